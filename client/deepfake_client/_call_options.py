@@ -1,0 +1,96 @@
+"""Settings of a client and of a single call, checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ._credentials import Headers, checked_headers
+from ._errors import InvalidArgumentError
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_MAX_RETRIES = 8
+_MAX_REQUEST_ID_CHARS = 128
+
+
+def checked_timeout(timeout: float) -> float:
+    """`timeout` in seconds, where it is a positive finite number: a call without a deadline is not made."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+        raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r:.40}")
+    return float(timeout)
+
+
+def checked_count(name: str, value: int, least: int) -> int:
+    """`value`, where it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"{name} must be an integer of at least {least}, not {value!r:.40}")
+    return value
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the user's: its deadline, its name, and how often it was sent."""
+
+    timeout: float
+    deadline: float
+    max_retries: int
+    request_id: str
+    headers: Headers = field(repr=False)
+    attempts: int = 0
+    endpoint: str | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def remaining(self) -> float:
+        """Seconds to the deadline; negative after it."""
+        return self.deadline - time.monotonic()
+
+    def part(self, suffix: str = "") -> Call:
+        """Another exchange of the same call: its deadline, headers and name, and a count of its own."""
+        return Call(self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class CallDefaults:
+    """What a call takes that says nothing itself."""
+
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    max_retries: int = DEFAULT_MAX_RETRIES
+
+    def __post_init__(self) -> None:
+        checked_timeout(self.timeout)
+        checked_count("max_retries", self.max_retries, 0)
+
+    def begin(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Call:
+        """A call that begins now.
+
+        Raises:
+            InvalidArgumentError: one of the arguments cannot be used.
+        """
+        if request_id is None:
+            request_id = secrets.token_hex(8)
+        elif (
+            not isinstance(request_id, str)
+            or not 0 < len(request_id) <= _MAX_REQUEST_ID_CHARS
+            or not (request_id.isascii() and request_id.isprintable())
+        ):
+            raise InvalidArgumentError(f"request_id must be 1 to {_MAX_REQUEST_ID_CHARS} printable ASCII characters")
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        return Call(
+            timeout=seconds,
+            deadline=time.monotonic() + seconds,
+            max_retries=self.max_retries if max_retries is None else checked_count("max_retries", max_retries, 0),
+            request_id=request_id,
+            headers=checked_headers(headers, traceparent) if headers or traceparent else (),
+        )

@@ -1,0 +1,286 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._call_options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, checked_count
+from ._classify_many import classify_many
+from ._client_base import DEFAULT_MAX_CONNECTIONS, DEFAULT_MODEL, ClientBase
+from ._credentials import TLSConfig, Token
+from ._endpoint import Endpoint
+from ._errors import ClientClosedError, DeepfakeError, bare
+from ._grpc_transport import GRPCTransport
+from ._http_transport import HTTPTransport
+from ._model_info import ModelInfo
+from ._outcome import OnRequest
+from ._steps import Lock, Pause, Send, Steps, Work
+from ._transport import Transport
+from ._verdict import Failure, Verdict
+from .preprocessing import ImageLimits, ImageSource, Pixels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+R = TypeVar("R")
+
+
+class DeepfakeClient(ClientBase[Transport]):
+    """Asks a Triton server whether images are deepfakes. Safe to share between threads; make one and keep it.
+
+    Args:
+        url: `grpc://host[:8001]`, `grpcs://host[:443]`, `http://host[:8000]` or `https://host[:443]`, or a list of
+            them, each a replica. Default: `grpc://127.0.0.1:8001`. See "Replicas" below.
+        model, model_version: what to ask; version "" leaves it to the server (its highest, by default).
+        timeout: seconds that a call may take in all, retries and pauses included.
+        max_retries: attempts after the first. They end earlier at the deadline.
+        limits: largest image accepted.
+        headers: sent with every request, for gateways and API keys.
+        token: bearer token, or a function that returns the current one.
+        tls: CA bundle and client certificate for `grpcs://` and `https://`.
+        max_connections: most HTTP connections to one replica; a call beyond them waits for one.
+        on_request: called with a `RequestOutcome` after each request, for metrics.
+        transport: in place of `url`: a transport (`FakeTransport` in tests), or a list of them, each a replica.
+
+    Retries: a connection that was refused, reset or closed, a server that starts or stops, a full queue, and 429, 502,
+    503 and 504 of a gateway are tried again after 0.1 s, doubled up to 8 s, each cut at random to between half and all
+    of it, or after the server's `Retry-After`. A bad image or request, an unknown model, a missing credential, a
+    restricted API and the deadline itself are not. Inference changes nothing on the server, so that a repetition is
+    harmless.
+
+    Replicas: all calls over gRPC share one HTTP/2 connection, and a Kubernetes Service (a virtual address, balanced
+    when a connection is made) pins that to one pod for good. So balance on this side: a `grpc://` name of a headless
+    service resolves to all pods, and calls take them in turn (gRPC's round_robin; new pods are found when a connection
+    ends and the name is resolved again). A list of urls is taken in turn over any protocol. A replica of the list that
+    refuses or loses a connection or is not ready is left out for 1 s, doubled up to 30 s, and tried again with one
+    request.
+
+    Make the client after a fork (in a gunicorn or uwsgi worker, not before): gRPC does not survive one.
+
+    Raises:
+        InvalidArgumentError: an argument cannot be used. No connection is made before the first call.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
+        *,
+        model: str = DEFAULT_MODEL,
+        model_version: str = "",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        limits: ImageLimits | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        tls: TLSConfig | None = None,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        on_request: OnRequest | None = None,
+        transport: Transport | Sequence[Transport] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        super().__init__(
+            url,
+            model=model,
+            model_version=model_version,
+            timeout=timeout,
+            max_retries=max_retries,
+            limits=limits,
+            headers=headers,
+            token=token,
+            tls=tls,
+            max_connections=max_connections,
+            on_request=on_request,
+            transport=transport,
+            lock=self._lock,
+        )
+
+    def classify(
+        self,
+        image: ImageSource,
+        *,
+        source: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Verdict:
+        """The verdict on one image.
+
+        Args:
+            image: a path, encoded bytes, a binary file object, a PIL image, or a uint8 array of shape (height, width,
+                3), RGB.
+            source: what to call the image in the verdict and in errors; by default its path or file name.
+            timeout, max_retries: in place of the client's.
+            request_id: sent to the server, which logs it; made up when not given.
+            headers: sent with this call's requests, over the client's own of the same names.
+            traceparent: W3C trace context, passed on.
+
+        Raises:
+            ImageError: the image cannot be used.
+            RequestError, ServerError, WireError: there is no verdict, see the hierarchy in `_errors`.
+        """
+        call = self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+        )
+        return self._run(self._core.classify(image, source, call))
+
+    def classify_pixels(
+        self,
+        pixels: Pixels,
+        *,
+        source: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Verdict:
+        """The verdict on one image that the caller has preprocessed.
+
+        Args:
+            pixels: uint8 of shape (224, 224, 3), height × width × RGB, 0 to 255, as `preprocessing.to_pixels` makes it.
+                Another resize gives other verdicts.
+            source, timeout, max_retries, request_id, headers, traceparent: as in `classify`.
+        """
+        call = self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+        )
+        return self._run(self._core.classify_pixels(pixels, source, call, batch=False))[0]
+
+    def classify_batch(
+        self,
+        pixels: Pixels,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> list[Verdict]:
+        """The verdicts on several preprocessed images, sent as one request.
+
+        Args:
+            pixels: uint8 of shape (N, 224, 224, 3), N up to `model_info().max_batch_size`.
+            timeout, max_retries, request_id, headers, traceparent: as in `classify`.
+        """
+        call = self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+        )
+        return self._run(self._core.classify_pixels(pixels, None, call, batch=True))
+
+    def classify_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        concurrency: int = 8,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Iterator[Verdict | Failure]:
+        """The verdicts on many images, in their order, as they come.
+
+        An image that gets none has a `Failure` in its place (`result.ok` tells the two apart), and the others go on.
+        `images` may be a generator of any length: it is read from the caller's thread, and at most
+        2 × `concurrency` + the number of cores images are held at a time. Images are decoded in threads beside the
+        requests, one for each core.
+
+        Args:
+            images: as for `classify`.
+            concurrency: requests on their way at a time.
+            timeout: seconds for each image, from when its request is first sent.
+            max_retries, headers, traceparent: as in `classify`, for each image.
+
+        Raises:
+            InvalidArgumentError: at once, when an argument cannot be used.
+            Exception: whatever `images` itself raises, after the results of the images before.
+        """
+        checked_count("concurrency", concurrency, 1)
+        # Begun here once so that wrong arguments are refused now, not with the first result.
+        self._defaults.begin(timeout=timeout, max_retries=max_retries, headers=headers, traceparent=traceparent)
+
+        def send(pixels: Pixels, source: str | None) -> Verdict:
+            return self.classify_pixels(
+                pixels,
+                source=source,
+                timeout=timeout,
+                max_retries=max_retries,
+                headers=headers,
+                traceparent=traceparent,
+            )
+
+        return classify_many(images, send, self._core.limits, concurrency)
+
+    def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
+        """Whether a replica takes requests for the model now.
+
+        False too when none can be reached within `timeout` seconds; why is logged.
+        """
+        return self._run(self._core.ready(self._defaults.begin(timeout=timeout, headers=headers)))
+
+    def model_info(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> ModelInfo:
+        """Labels, input shape, version and limits of the model; arguments as in `classify`."""
+        call = self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+        )
+        return self._run(self._core.model_info(call))
+
+    def close(self) -> None:
+        """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
+        self._core.closed = True
+        self._closing.set()
+        for replica in self._core.replicas.all:
+            replica.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> Transport:
+        return GRPCTransport(endpoint, tls) if endpoint.is_grpc else HTTPTransport(endpoint, tls, max_connections)
+
+    def _run(self, steps: Steps[R]) -> R:
+        if self._core.closed:
+            raise ClientClosedError("the client was closed")
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = self._perform(step)
+                except Exception as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as ended:
+            answer: R = ended.value
+            return answer
+        except DeepfakeError as error:
+            raise bare(error) from None
+        finally:
+            steps.close()
+
+    def _perform(self, step: Send | Pause | Work | Lock) -> Any:
+        if isinstance(step, Send):
+            return getattr(step.transport, step.method)(step.message, step.timeout)
+        if isinstance(step, Work):
+            return step.run()
+        if isinstance(step, Pause):
+            return self._closing.wait(step.seconds)
+        return self._lock.acquire(timeout=step.timeout)

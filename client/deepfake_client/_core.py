@@ -1,0 +1,265 @@
+"""What a client does, without doing it: each method is a generator of steps (see `_steps`).
+
+This is all that the sync and the async client have in common, which is everything but how they wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._call_options import Call
+from ._credentials import Headers, Identity, redact
+from ._errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    DeadlineExceededError,
+    DeepfakeError,
+    ProtocolError,
+    ServerError,
+    UnknownModelError,
+    WireError,
+)
+from ._image_source import name_of
+from ._labels import LabelBook, labels_from
+from ._messages import InferRequest, InferResponse, Method, ModelConfig, ModelQuery, RequestedOutput
+from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
+from ._outcome import OnRequest, RequestOutcome, report
+from ._replicas import ReplicaSet
+from ._retry import RetryState
+from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
+from ._steps import Lock, Pause, Send, Steps, Work
+from ._verdict import Verdict
+from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
+
+T = TypeVar("T")
+_log = logging.getLogger("deepfake_client")
+
+# The server gives up on a waiting request before the client does: a client that cancels first has crashed servers
+# (triton-inference-server/server#7368), and a refusal says more than silence.
+_QUEUE_SHARE = 0.9
+
+
+class Releasable(Protocol):
+    """The lock of `threading` or of `asyncio`; the latter is acquired differently but released the same way."""
+
+    def release(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Core(Generic[T]):
+    """The state that all calls of a client share."""
+
+    replicas: ReplicaSet[T]
+    model: str
+    version: str
+    limits: ImageLimits
+    identity: Identity
+    on_request: OnRequest | None
+    labels_lock: Releasable
+    labels: LabelBook
+    closed: bool = False
+
+    def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
+        """Decodes the image and asks for its verdict."""
+        name = source if source is not None else name_of(image)
+        try:
+            pixels = yield Work(lambda: to_pixels(load_image(image, limits=self.limits)))
+            return (yield from self._verdicts(pixels[np.newaxis], name, call))[0]
+        except DeepfakeError as error:
+            raise named(error, name, call) from None
+
+    def classify_pixels(self, pixels: object, source: str | None, call: Call, *, batch: bool) -> Steps[list[Verdict]]:
+        """Asks for the verdicts of images that are preprocessed already."""
+        try:
+            return (yield from self._verdicts(checked_pixels(pixels, batch=batch), source, call))
+        except DeepfakeError as error:
+            raise named(error, source, call) from None
+
+    def ready(self, call: Call) -> Steps[bool]:
+        """Whether one of the replicas takes requests for the model now; no retries."""
+        query = ModelQuery(self.model, self.version, self._headers(call))
+        for replica in self.replicas.all:
+            try:
+                methods: tuple[Method, ...] = ("server_ready", "model_ready")
+                for method in methods:
+                    if not (yield Send(replica.transport, method, query, max(call.remaining(), 0.001))):
+                        _log.info("%s is not ready (%s)", replica.endpoint, method)
+                        break
+                else:
+                    return True
+            except (ServerError, WireError) as error:
+                _log.info("%s is not ready: %s", replica.endpoint, redact(error.reason, query.headers))
+        return False
+
+    def model_info(self, call: Call) -> Steps[ModelInfo]:
+        """Labels, input and limits of the model."""
+        try:
+            metadata = yield from self._exchange(call.part(), "model_metadata", self._query(call))
+            try:
+                config: ModelConfig | None = yield from self._exchange(call.part(), "model_config", self._query(call))
+            except AccessDeniedError:
+                config = None  # a server may keep this API to its operators
+            classes = classes_in(metadata)
+            # The server's choice is the highest version by default; only an answer tells for certain.
+            version, labels = yield from self._learn(call, self.version, classes)
+            return info_from(metadata, config, version, labels)
+        except DeepfakeError as error:
+            raise named(error, None, call) from None
+
+    def _verdicts(self, rows: NDArray[np.uint8], source: str | None, call: Call) -> Steps[list[Verdict]]:
+        response = yield from self._infer(call, rows, RequestedOutput(PROBABILITIES), self.version)
+        scores = probabilities_in(response, len(rows))
+        labels = yield from self._labels(call, response.version, len(scores[0]))
+        return verdicts_from(scores, labels, response, call.request_id, source)
+
+    def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
+        """The labels of `version`; of many calls that miss them, one asks."""
+        labels = self.labels.get(self.model, version, classes)
+        if labels is not None:
+            return labels
+        if not (yield Lock(max(call.remaining(), 0.001))):
+            raise DeadlineExceededError("the labels could not be learned before the deadline")
+        try:
+            labels = self.labels.get(self.model, version, classes)
+            if labels is None:
+                _, labels = yield from self._learn(call, version, classes)
+            return labels
+        finally:
+            self.labels_lock.release()
+
+    def _learn(self, call: Call, version: str, classes: int) -> Steps[tuple[str, tuple[str, ...]]]:
+        """Asks for the labels with a black image; results in (version, labels)."""
+        black = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+        wanted = RequestedOutput(PROBABILITIES, classes)
+        # While a new version is rolled out, the replica asked may not have the one that answered a moment ago.
+        response = yield from self._infer(call.part("-labels"), black, wanted, version, also_retry=(UnknownModelError,))
+        tensor = response.outputs.get(PROBABILITIES)
+        if tensor is None or tensor.datatype != "BYTES":
+            raise ProtocolError(f"{PROBABILITIES} came without class names")
+        labels = labels_from(tensor)
+        if len(labels) != classes or (version and response.version != version):
+            raise ProtocolError(f"the server named {len(labels)} of {classes} classes of version {response.version}")
+        self.labels.put(self.model, response.version, labels)
+        return response.version, labels
+
+    def _infer(
+        self,
+        call: Call,
+        rows: NDArray[np.uint8],
+        output: RequestedOutput,
+        version: str,
+        also_retry: tuple[type[DeepfakeError], ...] = (),
+    ) -> Steps[InferResponse]:
+        tensor = tensor_of(rows)
+
+        def message(remaining: float) -> InferRequest:
+            return InferRequest(
+                model=self.model,
+                version=version,
+                request_id=call.request_id,
+                inputs={PIXELS: tensor},
+                outputs=(output,),
+                queue_timeout_microseconds=max(1, int(remaining * _QUEUE_SHARE * 1e6)),
+                headers=self._headers(call),
+            )
+
+        response: InferResponse = yield from self._exchange(
+            call, "infer", message, images=len(rows), size=len(tensor.data), also_retry=also_retry
+        )
+        if response.request_id and response.request_id != call.request_id:
+            raise ProtocolError("the answer belongs to another request")
+        return response
+
+    def _exchange(
+        self,
+        call: Call,
+        method: Method,
+        message: Callable[[float], InferRequest | ModelQuery],
+        *,
+        images: int = 0,
+        size: int = 0,
+        also_retry: tuple[type[DeepfakeError], ...] = (),
+    ) -> Steps[Any]:
+        """Sends until there is an answer, a reason to stop, or no time left."""
+        started = time.monotonic()
+
+        def ended(error: DeepfakeError | None) -> None:
+            seconds = time.monotonic() - started
+            report(self.on_request, RequestOutcome.of(call, method, self.model, images, seconds, error))
+
+        try:
+            answer = yield from self._attempts(call, method, message, size, RetryState(call.max_retries, also_retry))
+        except DeepfakeError as error:
+            ended(error)
+            raise
+        if isinstance(answer, InferResponse):
+            call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
+        ended(None)
+        return answer
+
+    def _attempts(
+        self,
+        call: Call,
+        method: Method,
+        message: Callable[[float], InferRequest | ModelQuery],
+        size: int,
+        retry: RetryState,
+    ) -> Steps[Any]:
+        while True:
+            if self.closed:
+                raise ClientClosedError("the client was closed")
+            remaining = call.remaining()
+            if remaining <= 0:
+                late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
+                raise named(retry.cause_of(late), None, call)
+            request = message(remaining)
+            replica = self.replicas.choose()
+            call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
+            call.bytes_sent += size
+            try:
+                answer = yield Send(replica.transport, method, request, remaining)
+            except DeepfakeError as error:
+                error.reason = redact(error.reason, request.headers)
+                self.replicas.report(replica, error)
+                failover = self.replicas.can_replace(replica, error)
+                pause = retry.pause_after(error, call.remaining(), failover=failover)
+                if pause is None:
+                    raise named(retry.cause_of(error), None, call) from None
+                _log.info(
+                    "%s %s: attempt %d at %s failed (%s), next in %.2f s",
+                    method,
+                    call.request_id,
+                    call.attempts,
+                    replica.endpoint,
+                    error.reason,
+                    pause,
+                )
+                yield Pause(pause)
+            except BaseException:
+                self.replicas.abandon(replica)
+                raise
+            else:
+                self.replicas.report(replica, None)
+                return answer
+
+    def _query(self, call: Call) -> Callable[[float], ModelQuery]:
+        return lambda _: ModelQuery(self.model, self.version, self._headers(call))
+
+    def _headers(self, call: Call) -> Headers:
+        return self.identity.headers(call.headers)
+
+
+def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError:
+    """`error` with the image, request, endpoint and attempts it came from."""
+    error.source = source if source is not None else error.source
+    error.request_id = error.request_id or call.request_id
+    error.endpoint = error.endpoint or call.endpoint
+    error.attempts = error.attempts or call.attempts
+    return error

@@ -1,0 +1,56 @@
+"""How a gRPC channel is set up, the same for sync and asyncio."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+
+from ._credentials import TLSConfig
+from ._endpoint import Endpoint
+
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    # Spread calls over all addresses that the name resolves to. gRPC's default, pick_first, stays with one.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # The service config of a DNS TXT record could change the policy above.
+    ("grpc.service_config_disable_resolution", 1),
+    # Retries are made above the transport, where attempts are counted and the deadline is known.
+    ("grpc.enable_retries", 0),
+    # A batch of 32 images is 4.8 MB, over gRPC's default of 4 MB.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
+    # Triton answers pings that come more often than every 300 s without data with GOAWAY too_many_pings. Load balancers
+    # drop connections that were idle for some 350 s, so this is below that.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # After a failed connection gRPC waits before the next one, by default up to two minutes: longer than any deadline,
+    # so that a restarted server would not be found again. The minimum is also the time one attempt to connect may take.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Re-resolve a headless service's name soon after a pod went away; gRPC's default is 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+    # http_proxy is meant for the web; a proxy between two services of a cluster is never intended.
+    ("grpc.enable_http_proxy", 0),
+    # By default gRPC shares connections between channels, and with them their back-off: closing one client or its
+    # failures would show in another.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.primary_user_agent", "deepfake-client"),
+]
+
+
+def target_of(endpoint: Endpoint) -> str:
+    return f"dns:///{endpoint.authority}"
+
+
+def channel_credentials(endpoint: Endpoint, tls: TLSConfig | None) -> Any:
+    """TLS credentials, or None for plain text."""
+    if not endpoint.secure:
+        return None
+    root, key, chain = (tls or TLSConfig()).read()
+    return grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)

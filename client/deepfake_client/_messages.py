@@ -1,0 +1,117 @@
+"""What travels between the client and a transport, free of any protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ._credentials import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as the KServe v2 protocol carries it.
+
+    Attributes:
+        datatype: "UINT8", "FP32", "BYTES", …
+        shape: with the batch dimension.
+        data: the elements as bytes, row-major, little-endian; for BYTES each is preceded by its length in 4 bytes. In
+            a request it may be a view of the caller's array.
+    """
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output to be sent back; with `classes` > 0 as that many "value:index:label" strings (BYTES), else raw."""
+
+    name: str
+    classes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One inference.
+
+    Attributes:
+        version: "" for the version that the server chooses.
+        queue_timeout_microseconds: how long the server may let the request wait, below the client's own deadline.
+        headers: sent as HTTP headers or gRPC metadata; may hold credentials, hence not in the repr.
+    """
+
+    model: str
+    version: str
+    request_id: str
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[RequestedOutput, ...]
+    queue_timeout_microseconds: int
+    headers: Headers = ()
+
+    def __repr__(self) -> str:
+        return f"<InferRequest {self.request_id} to {self.model}>"
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """What a model answered; `outputs` has those that were requested, by name."""
+
+    model: str
+    version: str
+    request_id: str
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQuery:
+    """A question about a model (or, with model "", about the server)."""
+
+    model: str = ""
+    version: str = ""
+    headers: Headers = ()
+
+    def __repr__(self) -> str:
+        return f"<ModelQuery about {self.model or 'the server'}>"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, type and shape of an input or output; -1 stands for a dimension that varies (the batch)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """What the server says a model takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The part of a model's configuration that a caller can make use of.
+
+    Attributes:
+        backend: "pytorch", "python", …; "" for an ensemble.
+        max_batch_size: most images in one request; 0 when the model takes no batches.
+        max_queue_size: requests that may wait before others are refused; 0 for no bound.
+        default_queue_timeout_microseconds: how long a request waits that says nothing itself; 0 for no bound.
+    """
+
+    backend: str
+    max_batch_size: int
+    max_queue_size: int
+    default_queue_timeout_microseconds: int
+
+
+#: The methods of a transport, as the client's core names them.
+Method = Literal["infer", "server_ready", "model_ready", "model_metadata", "model_config"]

@@ -1,0 +1,62 @@
+"""`deepfake export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import fail, say
+from .progress import StepProgress
+
+if TYPE_CHECKING:
+    from deepfake_deploy.export import Export
+
+DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
+
+
+@click.command()
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="ID_OR_DIR",
+    help="Id on the Hugging Face Hub, local folder, or «stand-in» for seeded random weights.",
+)
+@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub id.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: fp16 with a CUDA device, bf16 where the CPU computes it natively, else fp32.",
+)
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="Model repository to write into.",
+)
+def command(model: str, revision: str | None, precision: str, repository: Path) -> None:
+    """Write a checkpoint into the model repository as TorchScript, checked against transformers."""
+    try:
+        from deepfake_deploy.export import ExportError, Precision, export_model
+    except ModuleNotFoundError as error:
+        fail(f"export needs {error.name}; pip install 'deepfake-vs-real[export]'")
+    try:
+        with StepProgress() as progress:
+            export = export_model(
+                model, revision, None if precision == "auto" else Precision(precision), repository, progress
+            )
+    except ExportError as error:
+        fail(str(error))
+    _print(export)
+
+
+def _print(export: Export) -> None:
+    click.echo(f"Parity with transformers, {export.precision.value}, {export.parity.summary()}")
+    click.echo(f"Wrote {export.path} ({export.size_bytes / 1e6:.0f} MB) and provenance.json beside it")
+    if export.weights == "stand-in":
+        say("Stand-in weights: seeded random numbers at full size; verdicts of this model mean nothing.")

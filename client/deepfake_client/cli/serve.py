@@ -1,0 +1,95 @@
+"""`deepfake serve`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import fail, say, waiting
+
+if TYPE_CHECKING:
+    from deepfake_deploy.embedded import EmbeddedTriton
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command()
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="Model repository to serve.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 picks a free one.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), default=8002, show_default=True, help="0 picks a free one."
+)
+@click.option(
+    "--drain-seconds",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="At a stop, how long requests in flight may take to finish.",
+)
+@click.option("--verbose", is_flag=True, help="The server's whole log on stderr, not only its errors.")
+def command(
+    repository: Path, host: str, http_port: int, grpc_port: int, metrics_port: int, drain_seconds: int, verbose: bool
+) -> None:
+    """Serve the model repository with the embedded Triton, in the foreground, until Ctrl-C or SIGTERM."""
+    try:
+        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+    except ModuleNotFoundError as error:
+        fail(f"serve needs {error.name}; pip install 'deepfake-vs-real[serve]'")
+    server = EmbeddedTriton(
+        repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        drain_seconds=drain_seconds,
+        verbose=verbose,
+    )
+    try:
+        with waiting("Starting Triton and loading the model"):
+            server.start()
+    except EmbeddedTritonError as error:
+        fail(str(error))
+    if host not in LOOPBACK:
+        say(f"Listening on {host}: whoever reaches these ports can classify, there is no authentication.")
+    say(f"Ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}  (Ctrl-C stops)")
+    sys.exit(_serve_until_stopped(server, drain_seconds))
+
+
+def _serve_until_stopped(server: EmbeddedTriton, drain_seconds: int) -> int:
+    """Wait for a signal or the server's own end; a second signal cuts the draining short."""
+    stop = threading.Event()
+    signals = 0
+
+    def on_signal(*_: object) -> None:
+        nonlocal signals
+        signals += 1
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        while not stop.is_set():
+            if (status := server.wait(timeout_seconds=0.5)) is not None:
+                say(f"deepfake: Triton ended by itself with status {status}; --verbose shows its log")
+                return 1
+        say(f"Stopping; requests in flight have {drain_seconds} s to finish (again to stop at once)")
+        server.begin_stop()
+        while signals < 2 and server.wait(timeout_seconds=0.2) is None:
+            pass
+    finally:
+        server.kill()
+    say("Stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""`make demo`: from nothing to verdicts over gRPC and HTTP, in one command."""

@@ -1,0 +1,6 @@
+"""The embedded Triton: a real `tritonserver` without Docker, for development, tests and machines without a GPU."""
+
+from .errors import EmbeddedTritonError
+from .server import EmbeddedTriton
+
+__all__ = ["EmbeddedTriton", "EmbeddedTritonError"]

@@ -1,0 +1,128 @@
+"""The embedded Triton's `pytorch` backend: TorchScript in Python, by the rules of NVIDIA's C++ LibTorch backend.
+
+Triton runs this file in its Python stub for every model whose configuration says `backend: "pytorch"`. Numpy is never
+touched: tensors pass by DLPack, without a copy on their way in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton_python_backend_utils as pb_utils
+from deepfake_deploy.embedded import libtorch_rules as rules
+
+
+class TritonPythonModel:
+    """One instance of one TorchScript model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load `<version>/<default_model_filename>` onto the instance's device and check the configuration against it.
+
+        `args` are Triton's: model_config (JSON), model_repository, model_version, model_instance_kind and
+        model_instance_device_id. Whatever is raised becomes the model's load error.
+        """
+        config = json.loads(args["model_config"])
+        parameters = config.get("parameters", {})
+        self._batching = config["max_batch_size"] > 0
+        self._inference_mode = rules.boolean_parameter(parameters, "INFERENCE_MODE", True)
+        self._optimized = not rules.boolean_parameter(parameters, "DISABLE_OPTIMIZED_EXECUTION", False)
+        torch.backends.cudnn.enabled = not rules.boolean_parameter(parameters, "DISABLE_CUDNN", False)
+        if (threads := rules.integer_parameter(parameters, "INTRA_OP_THREAD_COUNT")) is not None and threads > 0:
+            torch.set_num_threads(threads)
+        if (threads := rules.integer_parameter(parameters, "INTER_OP_THREAD_COUNT")) is not None and threads > 0:
+            torch.set_num_interop_threads(threads)
+
+        self._device = self._instance_device(args)
+        path = (
+            Path(args["model_repository"])
+            / args["model_version"]
+            / (config.get("default_model_filename") or "model.pt")
+        )
+        if not path.is_file():
+            raise FileNotFoundError(f"unable to find '{path}'; `deepfake export` writes it")
+        try:
+            with torch.inference_mode(self._inference_mode):
+                self._module = torch.jit.load(str(path), map_location=self._device)
+        except RuntimeError as error:
+            reason = str(error).split("\n")[0].split(". ")[0]
+            raise RuntimeError(f"{path} cannot be loaded ({reason}); write it again with `deepfake export`") from error
+
+        arguments = [argument.name for argument in self._module.forward.schema.arguments if argument.name != "self"]
+        self._input_positions = rules.input_positions([tensor["name"] for tensor in config["input"]], arguments)
+        self._output_positions = rules.output_positions([tensor["name"] for tensor in config["output"]])
+        for tensor in config["input"]:
+            rules.torch_dtype_name("input", tensor)
+        self._output_dtypes = {
+            tensor["name"]: getattr(torch, rules.torch_dtype_name("output", tensor)) for tensor in config["output"]
+        }
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer all requests of one dynamic batch with one forward pass.
+
+        Triton has already checked names, datatypes and shapes of the inputs against the configuration, and that the
+        rows of all requests together do not exceed max_batch_size.
+        """
+        try:
+            inputs: list[Any] = [None] * len(self._input_positions)
+            rows: list[int] = []
+            for name, position in self._input_positions.items():
+                parts = [
+                    torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+                    for request in requests
+                ]
+                rows = [part.shape[0] for part in parts]
+                inputs[position] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device)
+            outputs = self._forward(inputs)
+        except Exception as error:
+            # One forward pass serves them all, so its failure is everyone's; the server itself goes on.
+            failure = pb_utils.TritonError(f"PyTorch execute failure: {error}")
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        return self._responses(requests, outputs, rows if self._batching else None)
+
+    def _forward(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        with (
+            torch.jit.optimized_execution(self._optimized),
+            torch.inference_mode(self._inference_mode),
+            torch.no_grad(),
+        ):
+            result = self._module(*inputs)
+        results = result if isinstance(result, tuple) else (result,)
+        outputs = {}
+        for name, position in self._output_positions.items():
+            if position >= len(results):
+                raise rules.ConfigurationError(
+                    f"the output {name} in the model configuration refers to an output index which does not exist; "
+                    f"this model has {len(results)} outputs"
+                )
+            tensor = results[position]
+            if tensor.dtype != self._output_dtypes[name]:
+                raise rules.ConfigurationError(
+                    f"the configuration expects {self._output_dtypes[name]} for output '{name}', the model provides "
+                    f"{tensor.dtype}"
+                )
+            outputs[name] = tensor.cpu().contiguous()
+        return outputs
+
+    def _responses(
+        self, requests: Sequence[Any], outputs: dict[str, torch.Tensor], rows: list[int] | None
+    ) -> list[Any]:
+        """Give each request its own rows; `rows` is None for a model that does not batch (one request a call)."""
+        parts = {name: [tensor] if rows is None else tensor.split(rows) for name, tensor in outputs.items()}
+        responses = []
+        for index, request in enumerate(requests):
+            wanted = request.requested_output_names()
+            tensors = [pb_utils.Tensor.from_dlpack(name, part[index]) for name, part in parts.items() if name in wanted]
+            responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
+        return responses
+
+    @staticmethod
+    def _instance_device(args: dict[str, str]) -> torch.device:
+        if args["model_instance_kind"] != "GPU":
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise RuntimeError("the instance group asks for a GPU and torch finds none; serve with configs/cpu.pbtxt")
+        return torch.device("cuda", int(args["model_instance_device_id"]))

@@ -1,0 +1,95 @@
+"""The command line and the environment that the embedded `tritonserver` is started with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .installation import Installation
+
+# What an outsider must not reach: loading models, registering memory, and changing traces and logs.
+ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+
+CPU_CONFIG_NAME = "cpu"
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What `deepfake serve` lets its user choose."""
+
+    repository: Path
+    host: str
+    ports: Mapping[str, int]
+    """"http", "grpc" and "metrics" → port."""
+    gpu: bool
+    """Without one, each model's configs/cpu.pbtxt is read in place of its config.pbtxt."""
+    drain_seconds: int
+    verbose: bool
+
+
+def server_arguments(options: ServerOptions, binary: Path, backends: Path, shm_prefix: str) -> list[str]:
+    """`tritonserver` and its arguments."""
+    arguments = [
+        str(binary),
+        f"--model-repository={options.repository}",
+        f"--backend-directory={backends}",
+        # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
+        "--disable-auto-complete-config",
+        "--model-control-mode=none",
+        f"--exit-timeout-secs={options.drain_seconds}",
+        # Triton binds to 0.0.0.0 unless each address is given.
+        f"--http-address={options.host}",
+        f"--grpc-address={options.host}",
+        f"--metrics-address={options.host}",
+        f"--http-port={options.ports['http']}",
+        f"--grpc-port={options.ports['grpc']}",
+        f"--metrics-port={options.ports['metrics']}",
+        # The key is drawn anew at each start and told to nobody: the admin APIs answer no one.
+        f"--http-restricted-api={ADMIN_APIS}:closed={secrets.token_hex(16)}",
+        f"--grpc-restricted-protocol={ADMIN_APIS}:closed={secrets.token_hex(16)}",
+        # A prefix of its own lets this server remove what a killed stub leaves in /dev/shm.
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--log-info={str(options.verbose).lower()}",
+        f"--log-warning={str(options.verbose).lower()}",
+    ]
+    if not options.gpu:
+        # Without the last two the server looks for a driver and calls its absence an error.
+        arguments += [
+            f"--model-config-name={CPU_CONFIG_NAME}",
+            "--pinned-memory-pool-byte-size=0",
+            "--allow-gpu-metrics=false",
+        ]
+    return arguments
+
+
+def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH."""
+    libraries = [str(folder) for folder in installation.libraries]
+    libraries += [environment["LD_LIBRARY_PATH"]] if environment.get("LD_LIBRARY_PATH") else []
+    return {
+        **environment,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+    }
+
+
+def write_backend_directory(folder: Path, installation: Installation) -> Path:
+    """Fill `folder` with the Python backend of the wheel and our `pytorch` backend, and return it.
+
+    Triton takes a folder `pytorch/model.py` as the backend of every model that names `backend: "pytorch"`, and runs
+    it through `python/`, which must hold the stub beside its library. Copies (3 MB), because it refuses links that
+    lead out of the folder.
+    """
+    python, pytorch = folder / "python", folder / "pytorch"
+    python.mkdir(parents=True)
+    pytorch.mkdir()
+    for part in (*installation.python_backend.iterdir(), installation.stub):
+        if part.is_file():
+            shutil.copy2(part, python)
+    shutil.copy2(Path(__file__).parent / "backends" / "pytorch" / "model.py", pytorch)
+    return folder

@@ -1,0 +1,144 @@
+"""What a checkpoint must be so that the client, the labels and the model repository fit it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Resampling
+
+from .errors import ExportError
+
+MODEL_NAME = "deepfake_vs_real"
+ARCHITECTURE = "SiglipForImageClassification"
+IMAGE_SIZE = 224
+"""Height and width that the client sends and config.pbtxt declares."""
+RESAMPLE = Resampling.BILINEAR
+"""SigLIP 2's filter; SigLIP 1 has bicubic, and transformers' default for the class is bicubic too."""
+MEAN = STD = (0.5, 0.5, 0.5)
+RESCALE_FACTOR = 1 / 255
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The numbers of a checkpoint's image processor; `mean` and `std` are per RGB channel, after rescaling to 0…1."""
+
+    image_size: int
+    resample: str
+    rescale_factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_labels(repository: Path) -> list[str]:
+    """Labels of the model repository's `labels.txt`, in class order.
+
+    Raises:
+        ExportError: the folder is not this project's model repository.
+    """
+    path = repository / MODEL_NAME / "labels.txt"
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ExportError(
+            f"{path}: {error.strerror}; --repository must name a folder like this project's model_repository"
+        ) from None
+
+
+def check_configuration(folder: Path, labels: list[str]) -> None:
+    """Refuse a config.json of another architecture, image size or other labels, before any weight is read.
+
+    Raises:
+        ExportError: naming what the checkpoint has and what is expected.
+    """
+    config = _read_json(folder / "config.json")
+    architectures = config.get("architectures") or []
+    if config.get("model_type") != "siglip" or ARCHITECTURE not in architectures:
+        found = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
+        raise ExportError(
+            f"{folder / 'config.json'}: {found} is not a SigLIP image classifier ({ARCHITECTURE} expected)"
+        )
+    found_labels = _labels(config)
+    if found_labels != labels:
+        raise ExportError(
+            f"{folder / 'config.json'}: its labels are {_quoted(found_labels)}, those of the model repository's "
+            f"labels.txt are {_quoted(labels)}, in this order; export a checkpoint with these labels, or change "
+            "labels.txt and whoever relies on it"
+        )
+    size = (config.get("vision_config") or {}).get("image_size", IMAGE_SIZE)  # transformers' default is 224
+    if size not in (IMAGE_SIZE, [IMAGE_SIZE, IMAGE_SIZE]):
+        raise ExportError(f"{folder / 'config.json'}: its image size is {size}, the contract's is {IMAGE_SIZE}")
+
+
+def check_preprocessing(folder: Path) -> Preprocessing:
+    """The numbers of preprocessor_config.json, refused where they differ from what the client and the graph do.
+
+    Raises:
+        ExportError: naming each number that differs.
+    """
+    path = folder / "preprocessor_config.json"
+    config = _read_json(path)
+    kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "none")))
+    size = config.get("size", {"height": IMAGE_SIZE, "width": IMAGE_SIZE})  # transformers' default of the class
+    expected: dict[str, tuple[Any, Any]] = {
+        "image_processor_type": (kind.removesuffix("Fast").removesuffix("Pil"), "SiglipImageProcessor"),
+        "size": (size, {"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        "resample": (config.get("resample", int(Resampling.BICUBIC)), int(RESAMPLE)),
+        "rescale_factor": (config.get("rescale_factor", RESCALE_FACTOR), RESCALE_FACTOR),
+        "image_mean": (config.get("image_mean", list(MEAN)), list(MEAN)),
+        "image_std": (config.get("image_std", list(STD)), list(STD)),
+        "do_resize": (config.get("do_resize", True), True),
+        "do_rescale": (config.get("do_rescale", True), True),
+        "do_normalize": (config.get("do_normalize", True), True),
+        "do_center_crop": (config.get("do_center_crop") or False, False),
+    }
+    differences = [
+        f"{key} is {_shown(key, found)}, {_shown(key, wanted)} expected"
+        for key, (found, wanted) in expected.items()
+        if found != wanted
+    ]
+    if differences:
+        raise ExportError(
+            f"{path}: not the preprocessing that the client does: {'; '.join(differences)}; export a checkpoint that "
+            "was fine-tuned with it"
+        )
+    mean, std = expected["image_mean"][0], expected["image_std"][0]
+    return Preprocessing(
+        image_size=IMAGE_SIZE,
+        resample=RESAMPLE.name.lower(),
+        rescale_factor=expected["rescale_factor"][0],
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror}; a checkpoint of transformers has it") from None
+    except ValueError as error:
+        raise ExportError(f"{path}: not valid JSON ({error}); fetch or save the checkpoint again") from None
+    if not isinstance(content, dict):
+        raise ExportError(f"{path}: not a JSON object; fetch or save the checkpoint again")
+    return content
+
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers' default
+    try:
+        return [str(labels[key]) for key in sorted(labels, key=int)]
+    except (AttributeError, TypeError, ValueError):
+        return [str(labels)]
+
+
+def _quoted(labels: list[str]) -> str:
+    return ", ".join(f"«{label}»" for label in labels)
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "resample" and value in set(Resampling):
+        return f"{value} ({Resampling(value).name.lower()})"
+    return str(value)

@@ -1,0 +1,62 @@
+"""What the tests share: a small checkpoint, its export, and one real Triton for the session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint
+from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.export import Precision, export_model
+from exports import SilentProgress
+from project import ROOT
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of the real architecture."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def empty_repository(tmp_path: Path) -> Path:
+    """The project's model repository, without weights."""
+    return copy_repository(tmp_path / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's model repository with the small checkpoint exported in fp32. Not to be changed by a test."""
+    folder = copy_repository(tmp_path_factory.mktemp("served") / "model_repository")
+    export_model(str(checkpoint), None, Precision.FP32, folder, SilentProgress())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path) -> Iterator[EmbeddedTriton]:
+    """A real Triton that serves the small checkpoint; `grpc_url`, `http_url`, `metrics_url`."""
+    with EmbeddedTriton(repository) as server:
+        yield server
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(request: pytest.FixtureRequest, triton: EmbeddedTriton) -> str:
+    """The session's Triton, once over each protocol."""
+    return triton.grpc_url if request.param == "grpc" else triton.http_url
+
+
+@pytest.fixture(scope="session")
+def faces() -> Path:
+    """A folder of real and generated faces, which the project does not contain."""
+    folder = Path(os.environ.get("DEEPFAKE_TEST_FACES", ROOT.parent / "shared" / "images"))
+    if not folder.is_dir():
+        pytest.skip("no folder of faces; name one with folders `Deepfake` and `Real one` in DEEPFAKE_TEST_FACES")
+    return folder
+
+
+def copy_repository(target: Path) -> Path:
+    """A copy of the tracked part of model_repository/."""
+    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=shutil.ignore_patterns("[0-9]*")))

@@ -1,0 +1,246 @@
+"""Checkpoints and targets that `deepfake export` refuses: one line, exit code 1, and what was there stays servable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from click.testing import CliRunner
+from deepfake_client.cli.app import deepfake
+from deepfake_deploy.export import Precision, export_model
+from deepfake_deploy.export.target import ExportTarget
+from exports import SilentProgress, exported_files, load_exported
+from safetensors.torch import load_file, save_file
+
+EXPORT = [sys.executable, "-m", "deepfake_client.cli", "export"]
+
+
+class Refusal:
+    """Runs `deepfake export` on a repository that holds an earlier export, and expects it to fail without a trace."""
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        self._before = self._content()
+
+    def of(self, model: Path | str, *arguments: str) -> str:
+        """The line that the command wrote to stderr."""
+        command = ["export", "--model", str(model), "--repository", str(self.repository), *arguments]
+        result = CliRunner().invoke(deepfake, command)
+        return self.check(result.exit_code, result.stdout, result.stderr)
+
+    def in_a_process(self, *command: str, **environment: str) -> str:
+        """The same for a whole process, which `command` starts."""
+        run = subprocess.run(
+            [*command, "--repository", str(self.repository)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environment},
+        )
+        return self.check(run.returncode, run.stdout, run.stderr)
+
+    def check(self, status: int, stdout: str, stderr: str) -> str:
+        assert status == 1, stderr
+        assert stdout == ""
+        assert stderr.count("\n") == 1, stderr
+        assert stderr.startswith("deepfake: ")
+        assert self._content() == self._before
+        assert len(load_exported(self.repository)(torch.zeros((1, 224, 224, 3), dtype=torch.uint8))) == 2
+        return stderr
+
+    def _content(self) -> dict[str, bytes]:
+        # Every file, so that a half-written one left behind would show as well.
+        return {str(path): path.read_bytes() for path in self.repository.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def refusal(repository: Path, tmp_path: Path) -> Refusal:
+    """A repository of its own with an earlier export in it."""
+    return Refusal(Path(shutil.copytree(repository, tmp_path / "model_repository")))
+
+
+@pytest.fixture
+def damaged(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the small checkpoint, to be damaged."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_swapped_labels(refusal: Refusal, damaged: Path) -> None:
+    edit_json(damaged / "config.json", lambda config: config.update(id2label={"0": "Real one", "1": "Deepfake"}))
+    assert "its labels are «Real one», «Deepfake»" in refusal.of(damaged)
+
+
+def test_other_labels(refusal: Refusal, tmp_path: Path) -> None:
+    message = refusal.of(make_checkpoint(tmp_path / "cats", labels=["cat", "dog", "bird"]))
+    assert "«cat», «dog», «bird»" in message
+    assert "«Deepfake», «Real one»" in message
+
+
+def test_another_image_size(refusal: Refusal, tmp_path: Path) -> None:
+    message = refusal.of(make_checkpoint(tmp_path / "large", image_size=256))
+    assert "its image size is 256, the contract's is 224" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("resample", 3, "resample is 3 (bicubic), 2 (bilinear) expected"),
+        ("size", {"height": 384, "width": 384}, "size is {'height': 384, 'width': 384}"),
+        ("image_mean", [0.485, 0.456, 0.406], "image_mean is [0.485, 0.456, 0.406]"),
+        ("image_std", [0.229, 0.224, 0.225], "image_std is [0.229, 0.224, 0.225]"),
+        ("do_normalize", False, "do_normalize is False"),
+    ],
+)
+def test_other_preprocessing(refusal: Refusal, damaged: Path, key: str, value: object, found: str) -> None:
+    edit_json(damaged / "preprocessor_config.json", lambda config: config.update({key: value}))
+    assert found in refusal.of(damaged)
+
+
+def test_a_missing_resample_means_transformers_default_of_bicubic(refusal: Refusal, damaged: Path) -> None:
+    edit_json(damaged / "preprocessor_config.json", lambda config: config.pop("resample"))
+    assert "resample is 3 (bicubic)" in refusal.of(damaged)
+
+
+def test_another_architecture(refusal: Refusal, damaged: Path) -> None:
+    edit_json(
+        damaged / "config.json",
+        lambda config: config.update(model_type="vit", architectures=["ViTForImageClassification"]),
+    )
+    assert "ViTForImageClassification is not a SigLIP image classifier" in refusal.of(damaged)
+
+
+def test_a_siglip_that_does_not_classify(refusal: Refusal, damaged: Path) -> None:
+    edit_json(damaged / "config.json", lambda config: config.update(architectures=["SiglipModel"]))
+    assert "SiglipModel is not a SigLIP image classifier" in refusal.of(damaged)
+
+
+def test_only_pickle_weights(refusal: Refusal, damaged: Path) -> None:
+    torch.save(load_file(damaged / "model.safetensors"), damaged / "pytorch_model.bin")
+    (damaged / "model.safetensors").unlink()
+    assert "only pickle weights (pytorch_model.bin)" in refusal.of(damaged)
+
+
+def test_no_weights(refusal: Refusal, damaged: Path) -> None:
+    (damaged / "model.safetensors").unlink()
+    assert "no weights" in refusal.of(damaged)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_safetensors(refusal: Refusal, damaged: Path, share: float) -> None:
+    path = damaged / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "truncated or damaged safetensors" in refusal.of(damaged)
+
+
+def test_missing_weights_are_never_made_up(refusal: Refusal, damaged: Path) -> None:
+    path = damaged / "model.safetensors"
+    weights = load_file(path)
+    save_file(
+        {key: value for key, value in weights.items() if not key.startswith("classifier.")}, path, {"format": "pt"}
+    )
+    message = refusal.of(damaged)
+    assert "classifier.bias" in message
+    assert "missing" in message
+
+
+def test_weights_of_another_shape(refusal: Refusal, damaged: Path) -> None:
+    edit_json(damaged / "config.json", lambda config: config["vision_config"].update(intermediate_size=96))
+    assert "do not fit its config.json" in refusal.of(damaged)
+
+
+def test_weights_that_are_not_numbers(refusal: Refusal, damaged: Path) -> None:
+    path = damaged / "model.safetensors"
+    weights = load_file(path)
+    weights["classifier.bias"] = torch.full_like(weights["classifier.bias"], float("nan"))
+    save_file(weights, path, {"format": "pt"})
+    assert "differs from transformers by nan" in refusal.of(damaged, "--precision", "fp32")
+
+
+def test_a_config_that_is_not_json(refusal: Refusal, damaged: Path) -> None:
+    (damaged / "config.json").write_text("{")
+    assert "not valid JSON" in refusal.of(damaged)
+
+
+def test_an_empty_folder(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "config.json: No such file or directory" in refusal.of(tmp_path / "empty")
+
+
+def test_a_folder_that_does_not_exist(refusal: Refusal, tmp_path: Path) -> None:
+    assert "no such folder" in refusal.of(tmp_path / "nowhere")
+
+
+def test_a_revision_of_a_folder(refusal: Refusal, checkpoint: Path) -> None:
+    assert "--revision belongs to a model on the Hub" in refusal.of(checkpoint, "--revision", "main")
+
+
+def test_no_network(refusal: Refusal, tmp_path: Path) -> None:
+    # Port 9 (discard) of loopback: refused at once, wherever this runs.
+    message = refusal.in_a_process(
+        *EXPORT, "--model", "someone/something", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path)
+    )
+    assert "the Hugging Face Hub cannot be reached" in message
+
+
+def test_a_full_disk(refusal: Refusal, checkpoint: Path) -> None:
+    # A limit on the size of files gives the same kind of error as a full disk, at the same place.
+    limited = ["/bin/bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "-", *EXPORT]
+    message = refusal.in_a_process(*limited, "--model", str(checkpoint), "--precision", "fp32")
+    assert "cannot be written (File too large)" in message
+
+
+def test_a_target_that_cannot_be_written(checkpoint: Path, empty_repository: Path) -> None:
+    (empty_repository / "deepfake_vs_real" / "1").write_text("a file where the version folder should be")
+    result = CliRunner().invoke(deepfake, ["export", "--model", str(checkpoint), "--repository", str(empty_repository)])
+    assert result.exit_code == 1
+    assert "cannot be written (File exists)" in result.stderr
+
+
+def test_a_repository_without_labels(checkpoint: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(deepfake, ["export", "--model", str(checkpoint), "--repository", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "labels.txt: No such file or directory" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_exports_at_once(refusal: Refusal, checkpoint: Path) -> None:
+    with ExportTarget(refusal.repository).open():
+        result = CliRunner().invoke(
+            deepfake, ["export", "--model", str(checkpoint), "--repository", str(refusal.repository)]
+        )
+    refusal.check(result.exit_code, result.stdout, result.stderr)
+    assert "another export is writing here" in result.stderr
+
+
+def test_an_interrupted_export_leaves_what_was_there(refusal: Refusal, checkpoint: Path) -> None:
+    class Interrupting(SilentProgress):
+        def step(self, description: str) -> None:
+            if description.startswith("Writing"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_model(str(checkpoint), None, Precision.FP32, refusal.repository, Interrupting())
+    refusal.check(1, "", "deepfake: interrupted\n")
+
+
+def test_what_a_killed_export_left_is_no_obstacle(refusal: Refusal, checkpoint: Path) -> None:
+    model, _ = exported_files(refusal.repository)
+    (model.parent / ".model.pt.partial").write_bytes(b"half a model")
+    export_model(str(checkpoint), None, Precision.FP32, refusal.repository, SilentProgress())
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", "provenance.json"]
