@@ -58,5 +58,9 @@ def faces() -> Path:
 
 
 def copy_repository(target: Path) -> Path:
-    """A copy of the tracked part of model_repository/."""
-    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=shutil.ignore_patterns("[0-9]*")))
+    """A copy of model_repository/ without the weights that somebody may have exported into it."""
+
+    def exported(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder).name == "deepfake_vs_real" and name.lstrip(".")[0].isdigit()]
+
+    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=exported))

@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"<!-- run -->\n```(\w+)\n(.*?)```", (ROOT / "README.md").re
 
 
 def test_the_readme_has_examples_to_run() -> None:
-    assert {language for language, _ in BLOCKS} == {"python", "sh"}
+    assert {language for language, _ in BLOCKS} == {"python", "sh", "js"}
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,16 @@ def test_an_example_of_the_readme_works(triton: EmbeddedTriton, tmp_path: Path, 
         require_program("curl")
     (tmp_path / "photo.jpg").write_bytes(encoded(photo_like(640, 480, 7), "JPEG"))
     code = code.replace("grpc://127.0.0.1:8001", triton.grpc_url).replace("http://127.0.0.1:8000", triton.http_url)
-    command = (
-        [sys.executable, "-W", "error", "-c", code]
-        if language == "python"
-        else ["bash", "-euo", "pipefail", "-c", code]
-    )
+    commands = {
+        "python": [sys.executable, "-W", "error", "-c", code],
+        "sh": ["bash", "-euo", "pipefail", "-c", code],
+    }
+    if language == "js":
+        (tmp_path / "classify.mjs").write_text(code)
+        commands["js"] = [require_program("node", "nodejs"), "classify.mjs", "photo.jpg"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": path}
+        commands[language], cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": path}
     )
     assert run.returncode == 0, run.stderr
     assert re.search("Deepfake|Real one", run.stdout), run.stdout

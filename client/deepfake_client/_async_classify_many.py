@@ -9,19 +9,20 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from ._classify_many import decoding_threads
 from ._errors import DeepfakeError
 from ._image_source import name_of
+from ._messages import Tensor
 from ._verdict import Failure, Verdict
-from .preprocessing import ImageSource, Pixels
+from .preprocessing import ImageSource
 
 _END = object()
 
 
 async def classify_many(
     images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-    decode: Callable[[ImageSource], Awaitable[Pixels]],
-    send: Callable[[Pixels, str | None], Awaitable[Verdict]],
+    prepare: Callable[[ImageSource], Awaitable[Tensor]],
+    send: Callable[[Tensor, str | None], Awaitable[Verdict]],
     concurrency: int,
 ) -> AsyncGenerator[Verdict | Failure, None]:
-    """Decodes and sends `images`; results come in their order, also while the next image is waited for."""
+    """Prepares and sends `images`; results come in their order, also while the next image is waited for."""
     decoders = decoding_threads(concurrency)
     decoding, sending = asyncio.Semaphore(decoders), asyncio.Semaphore(concurrency)
 
@@ -29,10 +30,10 @@ async def classify_many(
         source = name_of(image)
         try:
             async with decoding:
-                pixels = await decode(image)
+                tensor = await prepare(image)
             del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
             async with sending:
-                return await send(pixels, source)
+                return await send(tensor, source)
         except DeepfakeError as error:
             return Failure(source, error)
 

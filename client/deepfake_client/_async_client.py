@@ -9,20 +9,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._async_classify_many import classify_many
-from ._call_options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, checked_count
+from ._call_options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Priority, checked_count
 from ._classify_many import decoding_threads
-from ._client_base import DEFAULT_MAX_CONNECTIONS, DEFAULT_MODEL, ClientBase
+from ._client_base import DEFAULT_MAX_CONNECTIONS, ClientBase
 from ._credentials import TLSConfig, Token
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
 from ._grpc_aio_transport import AsyncGRPCTransport
 from ._http_aio_transport import AsyncHTTPTransport
+from ._inputs import Decode
+from ._messages import Tensor
 from ._model_info import ModelInfo
 from ._outcome import OnRequest
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import AsyncTransport
 from ._verdict import Failure, Verdict
-from .preprocessing import ImageLimits, ImageSource, Pixels, load_image, to_pixels
+from .preprocessing import ImageLimits, ImageSource, Pixels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,7 +51,8 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self,
         url: str | Sequence[str] | None = None,
         *,
-        model: str = DEFAULT_MODEL,
+        decode: Decode = "client",
+        model: str | None = None,
         model_version: str = "",
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = DEFAULT_MAX_RETRIES,
@@ -66,6 +69,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._threads = ThreadPoolExecutor(decoding_threads(_MOST_DECODING_THREADS), "deepfake-decode")
         super().__init__(
             url,
+            decode=decode,
             model=model,
             model_version=model_version,
             timeout=timeout,
@@ -88,12 +92,18 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         timeout: float | None = None,
         max_retries: int | None = None,
         request_id: str | None = None,
+        priority: Priority | None = None,
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Verdict:
         """The verdict on one image; see `DeepfakeClient.classify`. A file object is read in another thread."""
         call = self._defaults.begin(
-            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+            timeout=timeout,
+            max_retries=max_retries,
+            request_id=request_id,
+            priority=priority,
+            headers=headers,
+            traceparent=traceparent,
         )
         return await self._run(self._core.classify(image, source, call))
 
@@ -105,12 +115,18 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         timeout: float | None = None,
         max_retries: int | None = None,
         request_id: str | None = None,
+        priority: Priority | None = None,
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Verdict:
         """The verdict on one preprocessed image, uint8 of shape (224, 224, 3); see `DeepfakeClient.classify_pixels`."""
         call = self._defaults.begin(
-            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+            timeout=timeout,
+            max_retries=max_retries,
+            request_id=request_id,
+            priority=priority,
+            headers=headers,
+            traceparent=traceparent,
         )
         return (await self._run(self._core.classify_pixels(pixels, source, call, batch=False)))[0]
 
@@ -121,12 +137,18 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         timeout: float | None = None,
         max_retries: int | None = None,
         request_id: str | None = None,
+        priority: Priority | None = None,
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> list[Verdict]:
         """The verdicts on several preprocessed images, uint8 of shape (N, 224, 224, 3), sent as one request."""
         call = self._defaults.begin(
-            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+            timeout=timeout,
+            max_retries=max_retries,
+            request_id=request_id,
+            priority=priority,
+            headers=headers,
+            traceparent=traceparent,
         )
         return await self._run(self._core.classify_pixels(pixels, None, call, batch=True))
 
@@ -137,6 +159,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         concurrency: int = 8,
         timeout: float | None = None,
         max_retries: int | None = None,
+        priority: Priority | None = None,
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> AsyncGenerator[Verdict | Failure, None]:
@@ -146,23 +169,21 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         the event loop, so it should not wait itself.
         """
         checked_count("concurrency", concurrency, 1)
-        self._defaults.begin(timeout=timeout, max_retries=max_retries, headers=headers, traceparent=traceparent)
+        self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
+        )
 
-        async def decode(image: ImageSource) -> Pixels:
-            pixels: Pixels = await self._perform(Work(lambda: to_pixels(load_image(image, limits=self._core.limits))))
-            return pixels
+        async def prepare(image: ImageSource) -> Tensor:
+            tensor: Tensor = await self._perform(Work(lambda: self._core.input.prepare(image, self._core.limits)))
+            return tensor
 
-        async def send(pixels: Pixels, source: str | None) -> Verdict:
-            return await self.classify_pixels(
-                pixels,
-                source=source,
-                timeout=timeout,
-                max_retries=max_retries,
-                headers=headers,
-                traceparent=traceparent,
+        async def send(tensor: Tensor, source: str | None) -> Verdict:
+            call = self._defaults.begin(
+                timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
             )
+            return await self._run(self._core.classify_prepared(tensor, source, call))
 
-        return classify_many(images, decode, send, concurrency)
+        return classify_many(images, prepare, send, concurrency)
 
     async def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a replica takes requests for the model now; see `DeepfakeClient.ready`."""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from ._credentials import Headers, checked_headers
 from ._errors import InvalidArgumentError
@@ -14,6 +15,11 @@ from ._errors import InvalidArgumentError
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_RETRIES = 8
 _MAX_REQUEST_ID_CHARS = 128
+
+#: Who is served first when the server is busy.
+Priority: TypeAlias = Literal["interactive", "bulk"]
+# The levels of the model repository's configurations; a server without levels ignores them.
+_LEVELS = {"interactive": 1, "bulk": 2}
 
 
 def checked_timeout(timeout: float) -> float:
@@ -38,6 +44,7 @@ class Call:
     deadline: float
     max_retries: int
     request_id: str
+    priority: int
     headers: Headers = field(repr=False)
     attempts: int = 0
     endpoint: str | None = None
@@ -50,7 +57,9 @@ class Call:
 
     def part(self, suffix: str = "") -> Call:
         """Another exchange of the same call: its deadline, headers and name, and a count of its own."""
-        return Call(self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.headers)
+        return Call(
+            self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.priority, self.headers
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ class CallDefaults:
         timeout: float | None = None,
         max_retries: int | None = None,
         request_id: str | None = None,
+        priority: Priority | None = None,
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Call:
@@ -92,5 +102,12 @@ class CallDefaults:
             deadline=time.monotonic() + seconds,
             max_retries=self.max_retries if max_retries is None else checked_count("max_retries", max_retries, 0),
             request_id=request_id,
+            priority=0 if priority is None else _level_of(priority),
             headers=checked_headers(headers, traceparent) if headers or traceparent else (),
         )
+
+
+def _level_of(priority: str) -> int:
+    if priority not in _LEVELS:
+        raise InvalidArgumentError(f"priority must be 'interactive' or 'bulk', not {priority!r:.40}")
+    return _LEVELS[priority]

@@ -10,8 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ._errors import DeepfakeError
 from ._image_source import name_of
+from ._messages import Tensor
 from ._verdict import Failure, Verdict
-from .preprocessing import ImageLimits, ImageSource, Pixels, load_image, to_pixels
+from .preprocessing import ImageSource
 
 
 def decoding_threads(concurrency: int) -> int:
@@ -21,11 +22,11 @@ def decoding_threads(concurrency: int) -> int:
 
 def classify_many(
     images: Iterable[ImageSource],
-    send: Callable[[Pixels, str | None], Verdict],
-    limits: ImageLimits,
+    prepare: Callable[[ImageSource], Tensor],
+    send: Callable[[Tensor, str | None], Verdict],
     concurrency: int,
 ) -> Iterator[Verdict | Failure]:
-    """Decodes and sends `images`; results come in their order."""
+    """Prepares and sends `images`; results come in their order."""
     decoders = decoding_threads(concurrency)
     decoding, sending = threading.Semaphore(decoders), threading.Semaphore(concurrency)
 
@@ -33,10 +34,10 @@ def classify_many(
         source = name_of(image)
         try:
             with decoding:
-                pixels = to_pixels(load_image(image, limits=limits))
+                tensor = prepare(image)
             del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
             with sending:
-                return send(pixels, source)
+                return send(tensor, source)
         except DeepfakeError as error:
             return Failure(source, error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
@@ -12,6 +13,7 @@ from ._core import Core, Releasable
 from ._credentials import Identity, TLSConfig, Token
 from ._endpoint import Endpoint, parse_endpoints
 from ._errors import InvalidArgumentError
+from ._inputs import Decode, input_for
 from ._labels import LabelBook
 from ._outcome import OnRequest
 from ._replicas import ReplicaSet
@@ -20,7 +22,6 @@ from .preprocessing import ImageLimits
 T = TypeVar("T")
 
 DEFAULT_URL = "grpc://127.0.0.1:8001"
-DEFAULT_MODEL = "deepfake_vs_real"
 #: HTTP carries one request at a time over a connection; gRPC carries all over one.
 DEFAULT_MAX_CONNECTIONS = 64
 
@@ -29,7 +30,7 @@ _log = logging.getLogger("deepfake_client")
 _log.addHandler(logging.NullHandler())
 
 
-class ClientBase(Generic[T]):
+class ClientBase(ABC, Generic[T]):
     """Checks the settings and builds the core."""
 
     _core: Core[T]
@@ -38,7 +39,8 @@ class ClientBase(Generic[T]):
         self,
         url: str | Sequence[str] | None,
         *,
-        model: str,
+        decode: Decode,
+        model: str | None,
         model_version: str,
         timeout: float,
         max_retries: int,
@@ -51,6 +53,8 @@ class ClientBase(Generic[T]):
         transport: T | Sequence[T] | None,
         lock: Releasable,
     ) -> None:
+        way_in = input_for(decode)
+        model = way_in.model if model is None else model
         if not isinstance(model, str) or not model or not isinstance(model_version, str):
             raise InvalidArgumentError("model must be a name and model_version text, as '1'")
         checked_count("max_connections", max_connections, 1)
@@ -58,6 +62,7 @@ class ClientBase(Generic[T]):
         self._identity = Identity(headers, token)
         self._core = Core(
             replicas=ReplicaSet(self._transports(url, transport, tls, max_connections), time.monotonic),
+            input=way_in,
             model=model,
             version=model_version,
             limits=limits or ImageLimits(),
@@ -81,9 +86,9 @@ class ClientBase(Generic[T]):
         """Whether `close` was called."""
         return self._core.closed
 
+    @abstractmethod
     def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:
         """A transport to `endpoint`."""
-        raise NotImplementedError
 
     def _transports(
         self, url: str | Sequence[str] | None, transport: T | Sequence[T] | None, tls: TLSConfig | None, limit: int

@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ._call_options import Call
 from ._credentials import Headers, Identity, redact
 from ._errors import (
@@ -21,14 +18,16 @@ from ._errors import (
     ClientClosedError,
     DeadlineExceededError,
     DeepfakeError,
+    InvalidArgumentError,
     ProtocolError,
     ServerError,
     UnknownModelError,
     WireError,
 )
 from ._image_source import name_of
+from ._inputs import ModelInput
 from ._labels import LabelBook, labels_from
-from ._messages import InferRequest, InferResponse, Method, ModelConfig, ModelQuery, RequestedOutput
+from ._messages import InferRequest, InferResponse, Method, ModelConfig, ModelQuery, RequestedOutput, Tensor
 from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
 from ._outcome import OnRequest, RequestOutcome, report
 from ._replicas import ReplicaSet
@@ -36,7 +35,7 @@ from ._retry import RetryState
 from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._verdict import Verdict
-from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
+from .preprocessing import ImageLimits, ImageSource
 
 T = TypeVar("T")
 _log = logging.getLogger("deepfake_client")
@@ -57,6 +56,7 @@ class Core(Generic[T]):
     """The state that all calls of a client share."""
 
     replicas: ReplicaSet[T]
+    input: ModelInput
     model: str
     version: str
     limits: ImageLimits
@@ -70,15 +70,26 @@ class Core(Generic[T]):
         """Decodes the image and asks for its verdict."""
         name = source if source is not None else name_of(image)
         try:
-            pixels = yield Work(lambda: to_pixels(load_image(image, limits=self.limits)))
-            return (yield from self._verdicts(pixels[np.newaxis], name, call))[0]
+            tensor = yield Work(lambda: self.input.prepare(image, self.limits))
+            return (yield from self._verdicts(tensor, name, call))[0]
         except DeepfakeError as error:
             raise named(error, name, call) from None
+
+    def classify_prepared(self, tensor: Tensor, source: str | None, call: Call) -> Steps[Verdict]:
+        """Asks for the verdict of an image that `input.prepare` has prepared."""
+        try:
+            return (yield from self._verdicts(tensor, source, call))[0]
+        except DeepfakeError as error:
+            raise named(error, source, call) from None
 
     def classify_pixels(self, pixels: object, source: str | None, call: Call, *, batch: bool) -> Steps[list[Verdict]]:
         """Asks for the verdicts of images that are preprocessed already."""
         try:
-            return (yield from self._verdicts(checked_pixels(pixels, batch=batch), source, call))
+            if self.input.name != PIXELS:
+                raise InvalidArgumentError(
+                    "a client with decode='server' sends images, not pixels: use decode='client'"
+                )
+            return (yield from self._verdicts(tensor_of(checked_pixels(pixels, batch=batch)), source, call))
         except DeepfakeError as error:
             raise named(error, source, call) from None
 
@@ -109,13 +120,13 @@ class Core(Generic[T]):
             classes = classes_in(metadata)
             # The server's choice is the highest version by default; only an answer tells for certain.
             version, labels = yield from self._learn(call, self.version, classes)
-            return info_from(metadata, config, version, labels)
+            return info_from(metadata, config, version, labels, self.input.name)
         except DeepfakeError as error:
             raise named(error, None, call) from None
 
-    def _verdicts(self, rows: NDArray[np.uint8], source: str | None, call: Call) -> Steps[list[Verdict]]:
-        response = yield from self._infer(call, rows, RequestedOutput(PROBABILITIES), self.version)
-        scores = probabilities_in(response, len(rows))
+    def _verdicts(self, tensor: Tensor, source: str | None, call: Call) -> Steps[list[Verdict]]:
+        response = yield from self._infer(call, tensor, RequestedOutput(PROBABILITIES), self.version)
+        scores = probabilities_in(response, tensor.shape[0])
         labels = yield from self._labels(call, response.version, len(scores[0]))
         return verdicts_from(scores, labels, response, call.request_id, source)
 
@@ -136,10 +147,11 @@ class Core(Generic[T]):
 
     def _learn(self, call: Call, version: str, classes: int) -> Steps[tuple[str, tuple[str, ...]]]:
         """Asks for the labels with a black image; results in (version, labels)."""
-        black = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         wanted = RequestedOutput(PROBABILITIES, classes)
         # While a new version is rolled out, the replica asked may not have the one that answered a moment ago.
-        response = yield from self._infer(call.part("-labels"), black, wanted, version, also_retry=(UnknownModelError,))
+        response = yield from self._infer(
+            call.part("-labels"), self.input.black(), wanted, version, also_retry=(UnknownModelError,)
+        )
         tensor = response.outputs.get(PROBABILITIES)
         if tensor is None or tensor.datatype != "BYTES":
             raise ProtocolError(f"{PROBABILITIES} came without class names")
@@ -152,26 +164,25 @@ class Core(Generic[T]):
     def _infer(
         self,
         call: Call,
-        rows: NDArray[np.uint8],
+        tensor: Tensor,
         output: RequestedOutput,
         version: str,
         also_retry: tuple[type[DeepfakeError], ...] = (),
     ) -> Steps[InferResponse]:
-        tensor = tensor_of(rows)
-
         def message(remaining: float) -> InferRequest:
             return InferRequest(
                 model=self.model,
                 version=version,
                 request_id=call.request_id,
-                inputs={PIXELS: tensor},
+                inputs={self.input.name: tensor},
                 outputs=(output,),
                 queue_timeout_microseconds=max(1, int(remaining * _QUEUE_SHARE * 1e6)),
+                priority=call.priority,
                 headers=self._headers(call),
             )
 
         response: InferResponse = yield from self._exchange(
-            call, "infer", message, images=len(rows), size=len(tensor.data), also_retry=also_retry
+            call, "infer", message, images=tensor.shape[0], size=len(tensor.data), also_retry=also_retry
         )
         if response.request_id and response.request_id != call.request_id:
             raise ProtocolError("the answer belongs to another request")
@@ -220,14 +231,15 @@ class Core(Generic[T]):
                 late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
                 raise named(retry.cause_of(late), None, call)
             request = message(remaining)
-            replica = self.replicas.choose()
+            choice = self.replicas.choose()
+            replica = choice.replica
             call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
             call.bytes_sent += size
             try:
                 answer = yield Send(replica.transport, method, request, remaining)
             except DeepfakeError as error:
-                error.reason = redact(error.reason, request.headers)
-                self.replicas.report(replica, error)
+                error.reword(redact(error.reason, request.headers))
+                self.replicas.report(choice, error)
                 failover = self.replicas.can_replace(replica, error)
                 pause = retry.pause_after(error, call.remaining(), failover=failover)
                 if pause is None:
@@ -243,10 +255,10 @@ class Core(Generic[T]):
                 )
                 yield Pause(pause)
             except BaseException:
-                self.replicas.abandon(replica)
+                self.replicas.abandon(choice)
                 raise
             else:
-                self.replicas.report(replica, None)
+                self.replicas.report(choice, None)
                 return answer
 
     def _query(self, call: Call) -> Callable[[float], ModelQuery]:

@@ -58,6 +58,7 @@ class DeepfakeError(Exception):
     """
 
     retryable: ClassVar[bool] = False
+    reason: str
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class DeepfakeError(Exception):
         attempts: int = 0,
     ) -> None:
         super().__init__(reason)
-        self.reason = one_line(reason)
+        self.reword(reason)
         self.source = source
         self.request_id = request_id
         self.endpoint = endpoint
@@ -79,6 +80,11 @@ class DeepfakeError(Exception):
         names = [one_line(name, 200) for name in (self.source, self.endpoint) if name]
         detail = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
         return ": ".join([*names, self.reason]) + detail
+
+    def reword(self, reason: str) -> None:
+        """Replaces the reason everywhere the error shows it."""
+        self.reason = one_line(reason)
+        self.args = (self.reason,)
 
     def __reduce__(self) -> tuple[Callable[..., DeepfakeError], tuple[Any, ...]]:
         return _rebuild, (type(self), self.reason, self._context())

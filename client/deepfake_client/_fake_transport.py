@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError
+from ._inputs import EncodedInput
 from ._messages import (
     InferRequest,
     InferResponse,
@@ -21,7 +22,7 @@ from ._messages import (
     TensorInfo,
 )
 from ._model_info import PIXELS, PROBABILITIES
-from .preprocessing import IMAGE_SIZE, Pixels
+from .preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
 
@@ -72,8 +73,7 @@ class _FakeServer:
         return self._endpoint
 
     def _infer(self, request: InferRequest) -> InferResponse:
-        tensor = request.inputs[PIXELS]
-        rows = np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape)
+        rows = _rows_of(request)
         if len(rows) > self.max_batch_size:
             raise RequestRejectedError(f"the batch of {len(rows)} is over the model's {self.max_batch_size}")
         classes = request.outputs[0].classes
@@ -103,12 +103,23 @@ class _FakeServer:
         return Tensor("BYTES", (1, len(names)), data)
 
     def _metadata(self, query: ModelQuery) -> ModelMetadata:
-        pixels = TensorInfo(PIXELS, "UINT8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3))
+        takes = TensorInfo(PIXELS, "UINT8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3))
+        if query.model == EncodedInput.model:
+            takes = TensorInfo(EncodedInput.name, "BYTES", (-1, 1))
         probabilities = TensorInfo(PROBABILITIES, "FP32", (-1, len(self.labels)))
-        return ModelMetadata(query.model, (self.version,), (pixels,), (probabilities,))
+        return ModelMetadata(query.model, (self.version,), (takes,), (probabilities,))
 
     def _config(self) -> ModelConfig:
         return ModelConfig("fake", self.max_batch_size, 0, 0)
+
+
+def _rows_of(request: InferRequest) -> Pixels:
+    """The pixels in a request, or those of the encoded image in it, (N, 224, 224, 3)."""
+    encoded = request.inputs.get(EncodedInput.name)
+    if encoded is not None:
+        return to_pixels(load_image(bytes(encoded.data[4:])))[np.newaxis]  # after its length in 4 bytes
+    tensor = request.inputs[PIXELS]
+    return np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape)
 
 
 class FakeTransport(_FakeServer):

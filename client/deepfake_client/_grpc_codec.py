@@ -59,6 +59,8 @@ def encode_infer(request: InferRequest) -> Any:
         model_name=request.model, model_version=request.version, id=request.request_id
     )
     message.parameters["timeout"].int64_param = request.queue_timeout_microseconds
+    if request.priority:
+        message.parameters["priority"].uint64_param = request.priority
     for name, tensor in request.inputs.items():
         message.inputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
         message.raw_input_contents.append(bytes(tensor.data))

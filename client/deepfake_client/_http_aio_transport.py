@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Mapping
 
@@ -15,6 +16,8 @@ from ._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, Pr
 from ._event_loop import LoopBound
 from ._http_failures import CONNECT_SECONDS, connection_failed, is_tls_failure, tls_failed
 from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery
+
+_LARGE_BYTES = 1024 * 1024
 
 
 class AsyncHTTPTransport:
@@ -73,11 +76,13 @@ class AsyncHTTPTransport:
         self, method: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         session = self._session.get()
+        # aiohttp warns of more than a mebibyte of bytes, which it writes in one go, and writes a file in pieces.
+        data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body
         deadline = time.monotonic() + timeout
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS))
         try:
             async with session.request(
-                method, self._endpoint + path, data=body, headers=headers, allow_redirects=False, timeout=limits
+                method, self._endpoint + path, data=data, headers=headers, allow_redirects=False, timeout=limits
             ) as response:
                 answer = await response.content.read(codec.MAX_ANSWER_BYTES + 1)
                 while chunk := await response.content.read(65_536):

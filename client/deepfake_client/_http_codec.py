@@ -27,7 +27,7 @@ from ._errors import (
 )
 from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 from ._retry_after import seconds_until
-from ._server_errors import from_message, is_not_ready, not_ready
+from ._server_errors import from_message, not_ready
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
@@ -43,7 +43,10 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     """Path, headers and body for `request`."""
     header = {
         "id": request.request_id,
-        "parameters": {"timeout": request.queue_timeout_microseconds},
+        "parameters": {
+            "timeout": request.queue_timeout_microseconds,
+            **({"priority": request.priority} if request.priority else {}),
+        },
         "inputs": [
             {
                 "name": name,
@@ -153,7 +156,7 @@ def _from_status(status: int, message: str) -> DeepfakeError:
         return named
     if status == 429:
         return OverloadedError(f"the server is overloaded: {shown}")
-    if status in (502, 503, 504) or (status in (400, 500) and is_not_ready(message)):
+    if status in (502, 503, 504):
         return not_ready(shown)
     if status == 404:
         return UnknownModelError(f"the server does not have this model or path: {shown}")

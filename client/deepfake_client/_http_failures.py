@@ -27,13 +27,18 @@ def is_tls_failure(error: BaseException) -> bool:
     """Whether TLS itself was refused, which no retry mends. A connection cut during the handshake is not that."""
     return any(
         isinstance(cause, (ssl.SSLCertVerificationError, ssl.CertificateError))
-        or (isinstance(cause, ssl.SSLError) and cause.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"))
+        or (isinstance(cause, ssl.SSLError) and _reason(cause) not in (None, "UNEXPECTED_EOF_WHILE_READING"))
         for cause in _causes(error)
     )
 
 
+def _reason(error: BaseException) -> str | None:
+    """OpenSSL's name for what went wrong; aiohttp derives errors from ssl's that lack it."""
+    return getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+
+
 def tls_failed(error: BaseException) -> TLSError:
-    reasons = [cause.reason for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
+    reasons = [_reason(cause) for cause in _causes(error)]
     if any(reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE") for reason in reasons):
         return TLSError("the TLS connection was refused: the port does not speak TLS; use http:// for plain text")
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
@@ -52,7 +57,7 @@ def connection_failed(error: BaseException | str, endpoint: str) -> ConnectionFa
         return ConnectionFailedError("connection refused: is the server running, and is this its HTTP port?")
     if any(isinstance(cause, socket.gaierror) or "resolve" in type(cause).__name__.lower() for cause in causes):
         return ConnectionFailedError("the host name does not resolve")
-    text = one_line(str(causes[-1]), 200)
-    if "PRI * HTTP/2" in text or "BadStatusLine" in text or b"\x00" in str(causes[-1]).encode()[:64]:
+    if any("badstatusline" in (type(cause).__name__ + str(cause)).lower().replace(" ", "") for cause in causes):
         return ConnectionFailedError(f"not an HTTP endpoint, or the answer was cut: is {endpoint} Triton's HTTP port?")
-    return ConnectionFailedError(f"the connection failed: {text or type(error).__name__}")
+    text = next((str(cause) for cause in reversed(causes) if str(cause)), type(error).__name__)
+    return ConnectionFailedError(f"the connection failed: {one_line(text, 200)}")

@@ -7,13 +7,11 @@ from io import BytesIO
 from PIL import ExifTags, Image, ImageFile
 
 from ._errors import ImageCorruptError, ImageError, ImageFormatError, ImageTooLargeError, one_line
+from ._gif_extensions import MAX_EXTENSION_BYTES, extension_bytes
 from ._image_formats import NAMES, ImageFormat, name_of_unsupported, recognise
 from ._jpeg_scans import MAX_SCANS, count_scans
 from ._pillow_warnings import pillow_warnings_ignored
-
-# Pillow makes a decoder for each strip or tile of a TIFF. A photo has at most one for each of its rows; a file of
-# 32 MiB can name millions.
-_MAX_TILES = 65_536
+from ._tiff_strips import MAX_STRIPS, count_strips
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,6 +37,10 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageFormatError(f"{other} is not decoded here: convert it to one of {NAMES}")
     if known.name == "JPEG" and count_scans(data) > MAX_SCANS:
         raise ImageFormatError(f"a JPEG of more than {MAX_SCANS} scans, which no camera or editor writes")
+    if known.name == "TIFF" and count_strips(data) > MAX_STRIPS:
+        raise ImageFormatError(f"a TIFF cut into more than {MAX_STRIPS:,} strips or tiles")
+    if known.name == "GIF" and extension_bytes(data) > MAX_EXTENSION_BYTES:
+        raise ImageFormatError(f"a GIF with more than {MAX_EXTENSION_BYTES:,} bytes of comments")
     with pillow_warnings_ignored():
         return _to_rgb(_open(data, known, max_pixels), known.name)
 
@@ -65,8 +67,6 @@ def _open(data: bytes, known: ImageFormat, max_pixels: int) -> ImageFile.ImageFi
     except Exception as error:
         raise _corrupt(known.name, error) from None
     require_pixels(image.size, max_pixels)
-    if len(image.tile) > _MAX_TILES:
-        raise ImageFormatError(f"a {known.name} cut into {len(image.tile):,} strips or tiles")
     if any(tile[0] in Image.DECODERS for tile in image.tile):
         # Decoders in this registry are written in Python: a few bytes of a run-length-encoded BMP keep them busy for
         # minutes.

@@ -39,7 +39,7 @@ def labels_from(tensor: Tensor) -> tuple[str, ...]:
         if not index.isdecimal() or not label:
             raise ProtocolError("the model's classes have no names: its labels.txt is missing on the server")
         by_index[int(index)] = label
-    if sorted(by_index) != list(range(len(by_index))) or len(set(by_index.values())) != len(by_index):
+    if not by_index or sorted(by_index) != list(range(len(by_index))) or len(set(by_index.values())) != len(by_index):
         raise ProtocolError("the model's class names are incomplete or not distinct: check labels.txt on the server")
     return tuple(by_index[index] for index in range(len(by_index)))
 

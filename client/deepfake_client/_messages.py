@@ -40,6 +40,7 @@ class InferRequest:
     Attributes:
         version: "" for the version that the server chooses.
         queue_timeout_microseconds: how long the server may let the request wait, below the client's own deadline.
+        priority: level in the server's queue, 1 before 2; 0 leaves it to the server.
         headers: sent as HTTP headers or gRPC metadata; may hold credentials, hence not in the repr.
     """
 
@@ -49,6 +50,7 @@ class InferRequest:
     inputs: Mapping[str, Tensor]
     outputs: tuple[RequestedOutput, ...]
     queue_timeout_microseconds: int
+    priority: int = 0
     headers: Headers = ()
 
     def __repr__(self) -> str:

@@ -19,11 +19,11 @@ class ModelInfo:
     Attributes:
         name, version: which model; the version is the one that answers when none is asked for.
         labels: names of the classes by index.
-        input_shape: shape of one image, (224, 224, 3): height × width × RGB.
-        input_datatype: "UINT8".
+        input_shape: shape of one image: (224, 224, 3), height × width × RGB; with `decode="server"` (1,), its bytes.
+        input_datatype: "UINT8", or "BYTES".
         max_batch_size: most images in one request; None where the server keeps its configuration to itself.
         max_queue_size: requests that may wait before others are refused; 0 for no bound, None as above.
-        backend: what runs the model, "pytorch"; None as above.
+        backend: what runs the model, "pytorch", "" for the ensemble that decodes; None as above.
     """
 
     name: str
@@ -48,17 +48,19 @@ def classes_in(metadata: ModelMetadata) -> int:
     raise ProtocolError(f"model {metadata.name} has no output {PROBABILITIES!r}: it is not a classifier of this kind")
 
 
-def info_from(metadata: ModelMetadata, config: ModelConfig | None, version: str, labels: tuple[str, ...]) -> ModelInfo:
+def info_from(
+    metadata: ModelMetadata, config: ModelConfig | None, version: str, labels: tuple[str, ...], input_name: str
+) -> ModelInfo:
     """Puts the server's answers together."""
-    pixels = next((each for each in metadata.inputs if each.name == PIXELS), None)
-    if pixels is None:
-        raise ProtocolError(f"model {metadata.name} has no input {PIXELS!r}: it is not a classifier of this kind")
+    found = next((each for each in metadata.inputs if each.name == input_name), None)
+    if found is None:
+        raise ProtocolError(f"model {metadata.name} has no input {input_name!r}: it is not a classifier of this kind")
     return ModelInfo(
         name=metadata.name,
         version=version,
         labels=labels,
-        input_shape=pixels.shape[-3:],
-        input_datatype=pixels.datatype,
+        input_shape=found.shape[1:],
+        input_datatype=found.datatype,
         max_batch_size=config.max_batch_size if config else None,
         max_queue_size=config.max_queue_size if config else None,
         backend=config.backend if config else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Iterable
@@ -28,8 +29,17 @@ class Replica(Generic[T]):
     transport: T
     endpoint: str
     failures: int = 0
-    absent_until: float = 0.0
+    failed_at: float = -math.inf
+    absent_until: float = -math.inf
     on_trial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[T]):
+    """A replica that was chosen for an attempt, and when."""
+
+    replica: Replica[T]
+    began_at: float
 
 
 class ReplicaSet(Generic[T]):
@@ -46,49 +56,58 @@ class ReplicaSet(Generic[T]):
         self._lock = threading.Lock()
         self._turn = itertools.count(random.randrange(len(self.all)))  # noqa: S311
 
-    def choose(self) -> Replica[T]:
+    def choose(self) -> Choice[T]:
         """The replica for the next attempt; hand it to `report` or `abandon` afterwards."""
-        if len(self.all) == 1:
-            return self.all[0]
         with self._lock:
             now = self._clock()
-            start = next(self._turn)
-            ordered = [self.all[(start + step) % len(self.all)] for step in range(len(self.all))]
-            for replica in ordered:
-                if replica.failures == 0:
-                    return replica
-                if not replica.on_trial and replica.absent_until <= now:
-                    replica.on_trial = True
-                    return replica
-            return min(ordered, key=lambda replica: replica.absent_until)
+            return Choice(self._next(now), now)
 
-    def report(self, replica: Replica[T], error: DeepfakeError | None) -> None:
-        """What came of the attempt at `replica`; an error that is the request's own speaks for the replica."""
+    def report(self, choice: Choice[T], error: DeepfakeError | None) -> None:
+        """What came of the attempt; an error that is the request's own speaks for the replica."""
+        replica = choice.replica
         if isinstance(error, _ABSENT):
-            self._failed(replica, error)
+            self._failed(choice, error)
         elif isinstance(error, DeadlineExceededError):
             # It may be dead, or the caller's deadline may be short.
-            self.abandon(replica)
+            self.abandon(choice)
         elif replica.failures:
             with self._lock:
-                replica.failures, replica.on_trial = 0, False
-            _log.warning("%s answers again", replica.endpoint)
+                # A server that stops answers what it has taken on before and refuses the rest: the answer to an
+                # older request does not mean that it is back.
+                back = choice.began_at > replica.failed_at
+                if back:
+                    replica.failures, replica.on_trial = 0, False
+            if back and len(self.all) > 1:
+                _log.warning("%s answers again", replica.endpoint)
 
-    def abandon(self, replica: Replica[T]) -> None:
-        """The attempt ended without telling anything about `replica`."""
-        replica.on_trial = False
+    def abandon(self, choice: Choice[T]) -> None:
+        """The attempt ended without telling anything about the replica."""
+        if choice.began_at > choice.replica.failed_at:
+            choice.replica.on_trial = False
 
-    def _failed(self, replica: Replica[T], error: DeepfakeError) -> None:
+    def _next(self, now: float) -> Replica[T]:
+        start = next(self._turn)
+        ordered = [self.all[(start + step) % len(self.all)] for step in range(len(self.all))]
+        for replica in ordered:
+            if replica.failures == 0:
+                return replica
+            if not replica.on_trial and replica.absent_until <= now:
+                replica.on_trial = True
+                return replica
+        return min(ordered, key=lambda replica: replica.absent_until)
+
+    def _failed(self, choice: Choice[T], error: DeepfakeError) -> None:
+        replica = choice.replica
         with self._lock:
-            now = self._clock()
             # Requests that were on their way together fail together: that is one failure, not hundreds.
-            counts = replica.on_trial or replica.absent_until <= now
+            if choice.began_at <= replica.failed_at:
+                return
+            absence = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** min(replica.failures, 16))
+            replica.failures += 1
             replica.on_trial = False
-            if counts:
-                absence = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** min(replica.failures, 16))
-                replica.failures += 1
-                replica.absent_until = now + absence
-        if counts:
+            replica.failed_at = self._clock()
+            replica.absent_until = replica.failed_at + absence
+        if len(self.all) > 1:
             _log.warning("%s is left out for %.0f s: %s", replica.endpoint, absence, error.reason)
 
     def can_replace(self, replica: Replica[T], error: DeepfakeError) -> bool:

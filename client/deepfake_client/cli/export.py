@@ -39,7 +39,14 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
     show_default=True,
     help="Model repository to write into.",
 )
-def command(model: str, revision: str | None, precision: str, repository: Path) -> None:
+@click.option(
+    "--model-version",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Version folder to write; a server serves the two highest ones beside each other.",
+)
+def command(model: str, revision: str | None, precision: str, repository: Path, model_version: int) -> None:
     """Write a checkpoint into the model repository as TorchScript, checked against transformers."""
     try:
         from deepfake_deploy.export import ExportError, Precision, export_model
@@ -47,9 +54,8 @@ def command(model: str, revision: str | None, precision: str, repository: Path) 
         fail(f"export needs {error.name}; pip install 'deepfake-vs-real[export]'")
     try:
         with StepProgress() as progress:
-            export = export_model(
-                model, revision, None if precision == "auto" else Precision(precision), repository, progress
-            )
+            chosen = None if precision == "auto" else Precision(precision)
+            export = export_model(model, revision, chosen, repository, progress, model_version)
     except ExportError as error:
         fail(str(error))
     _print(export)

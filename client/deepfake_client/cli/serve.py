@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import fail, say, waiting
+from .size import Size
 
 if TYPE_CHECKING:
     from deepfake_deploy.embedded import EmbeddedTriton
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 @click.command()
@@ -39,15 +41,48 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
     show_default=True,
     help="At a stop, how long requests in flight may take to finish.",
 )
+@click.option(
+    "--response-cache",
+    "response_cache_bytes",
+    type=Size(),
+    default="0",
+    metavar="SIZE",
+    help="Keep answers to answer equal requests with, in so much memory: 256MiB, say. Off by default.",
+)
+@click.option(
+    "--grpc-tls-cert", type=PEM_FILE, help="Certificate for TLS on gRPC. HTTP then answers health checks only."
+)
+@click.option("--grpc-tls-key", type=PEM_FILE, help="Its key.")
+@click.option("--grpc-tls-client-ca", type=PEM_FILE, help="Callers must show a certificate of this CA (mutual TLS).")
+@click.option(
+    "--poll-seconds",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Look so often for new and removed model versions; 0 serves what is there at the start.",
+)
 @click.option("--verbose", is_flag=True, help="The server's whole log on stderr, not only its errors.")
 def command(
-    repository: Path, host: str, http_port: int, grpc_port: int, metrics_port: int, drain_seconds: int, verbose: bool
+    repository: Path,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    drain_seconds: int,
+    response_cache_bytes: int,
+    grpc_tls_cert: Path | None,
+    grpc_tls_key: Path | None,
+    grpc_tls_client_ca: Path | None,
+    poll_seconds: int,
+    verbose: bool,
 ) -> None:
     """Serve the model repository with the embedded Triton, in the foreground, until Ctrl-C or SIGTERM."""
     try:
-        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError, TlsFiles
     except ModuleNotFoundError as error:
         fail(f"serve needs {error.name}; pip install 'deepfake-vs-real[serve]'")
+    if (grpc_tls_cert is None) != (grpc_tls_key is None) or (grpc_tls_client_ca and grpc_tls_cert is None):
+        raise click.UsageError("--grpc-tls-cert and --grpc-tls-key go together, --grpc-tls-client-ca with both")
     server = EmbeddedTriton(
         repository,
         host=host,
@@ -55,6 +90,9 @@ def command(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         drain_seconds=drain_seconds,
+        response_cache_bytes=response_cache_bytes,
+        tls=TlsFiles(grpc_tls_cert, grpc_tls_key, grpc_tls_client_ca) if grpc_tls_cert and grpc_tls_key else None,
+        poll_seconds=poll_seconds,
         verbose=verbose,
     )
     try:
@@ -62,7 +100,7 @@ def command(
             server.start()
     except EmbeddedTritonError as error:
         fail(str(error))
-    if host not in LOOPBACK:
+    if host not in LOOPBACK and grpc_tls_client_ca is None:
         say(f"Listening on {host}: whoever reaches these ports can classify, there is no authentication.")
     say(f"Ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}  (Ctrl-C stops)")
     sys.exit(_serve_until_stopped(server, drain_seconds))
@@ -85,9 +123,13 @@ def _serve_until_stopped(server: EmbeddedTriton, drain_seconds: int) -> int:
             if (status := server.wait(timeout_seconds=0.5)) is not None:
                 say(f"deepfake: Triton ended by itself with status {status}; --verbose shows its log")
                 return 1
+            if server.lost_workers():
+                # Triton would stay «ready» and fail every request of that model; whoever runs us can start us anew.
+                say("deepfake: a worker process of the server died, so it is ended; start it again")
+                return 1
         say(f"Stopping; requests in flight have {drain_seconds} s to finish (again to stop at once)")
         server.begin_stop()
-        while signals < 2 and server.wait(timeout_seconds=0.2) is None:
+        while signals < 2 and server.wait(timeout_seconds=0.05) is None:
             pass
     finally:
         server.kill()

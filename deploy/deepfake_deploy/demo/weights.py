@@ -13,11 +13,11 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from deepfake_deploy.export import (
     DEFAULT_MODEL,
+    FIRST_VERSION,
     MODEL_FILE,
     MODEL_NAME,
     PROVENANCE_FILE,
     STAND_IN,
-    VERSION,
     HubUnreachableError,
     Progress,
     export_model,
@@ -55,7 +55,7 @@ def prepare_weights(repository: Path, progress: Progress) -> tuple[str, str]:
 
 def _weights_of(repository: Path) -> str | None:
     """The "weights" of the provenance beside an exported model, None when there is no model."""
-    folder = repository / MODEL_NAME / VERSION
+    folder = repository / MODEL_NAME / str(FIRST_VERSION)
     if not (folder / MODEL_FILE).is_file():
         return None
     try:

@@ -13,9 +13,22 @@ from pathlib import Path
 from .installation import Installation
 
 # What an outsider must not reach: loading models, registering memory, and changing traces and logs.
-ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
+# Triton's HTTP has no TLS. Where gRPC is given it, what would pass in the clear is closed, and HTTP says whether the
+# server is alive and ready.
+CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
 CPU_CONFIG_NAME = "cpu"
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files for gRPC."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """With it callers must show a certificate that it signed (mutual TLS)."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +42,24 @@ class ServerOptions:
     gpu: bool
     """Without one, each model's configs/cpu.pbtxt is read in place of its config.pbtxt."""
     drain_seconds: int
+    response_cache_bytes: int
+    """0 keeps no responses."""
+    tls: TlsFiles | None
+    poll_seconds: int
+    """How often the repository is looked at for new and removed versions; 0 is never."""
     verbose: bool
 
 
-def server_arguments(options: ServerOptions, binary: Path, backends: Path, shm_prefix: str) -> list[str]:
+def server_arguments(options: ServerOptions, installation: Installation, backends: Path, shm_prefix: str) -> list[str]:
     """`tritonserver` and its arguments."""
+    closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS
     arguments = [
-        str(binary),
+        str(installation.binary),
         f"--model-repository={options.repository}",
         f"--backend-directory={backends}",
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
-        "--model-control-mode=none",
+        *_model_control_arguments(options.poll_seconds),
         f"--exit-timeout-secs={options.drain_seconds}",
         # Triton binds to 0.0.0.0 unless each address is given.
         f"--http-address={options.host}",
@@ -49,14 +68,21 @@ def server_arguments(options: ServerOptions, binary: Path, backends: Path, shm_p
         f"--http-port={options.ports['http']}",
         f"--grpc-port={options.ports['grpc']}",
         f"--metrics-port={options.ports['metrics']}",
-        # The key is drawn anew at each start and told to nobody: the admin APIs answer no one.
-        f"--http-restricted-api={ADMIN_APIS}:closed={secrets.token_hex(16)}",
-        f"--grpc-restricted-protocol={ADMIN_APIS}:closed={secrets.token_hex(16)}",
+        # The key is drawn anew at each start and told to nobody: these APIs answer no one.
+        f"--http-restricted-api={','.join(closed_over_http)}:closed={secrets.token_hex(16)}",
+        f"--grpc-restricted-protocol={','.join(ADMIN_APIS)}:closed={secrets.token_hex(16)}",
         # A prefix of its own lets this server remove what a killed stub leaves in /dev/shm.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         f"--log-info={str(options.verbose).lower()}",
         f"--log-warning={str(options.verbose).lower()}",
     ]
+    if options.tls is not None:
+        arguments += _tls_arguments(options.tls)
+    if options.response_cache_bytes:
+        arguments += [
+            f"--cache-config=local,size={options.response_cache_bytes}",
+            f"--cache-directory={installation.caches}",
+        ]
     if not options.gpu:
         # Without the last two the server looks for a driver and calls its absence an error.
         arguments += [
@@ -64,6 +90,23 @@ def server_arguments(options: ServerOptions, binary: Path, backends: Path, shm_p
             "--pinned-memory-pool-byte-size=0",
             "--allow-gpu-metrics=false",
         ]
+    return arguments
+
+
+def _model_control_arguments(poll_seconds: int) -> list[str]:
+    if poll_seconds == 0:
+        return ["--model-control-mode=none"]
+    return ["--model-control-mode=poll", f"--repository-poll-secs={poll_seconds}"]
+
+
+def _tls_arguments(tls: TlsFiles) -> list[str]:
+    arguments = [
+        "--grpc-use-ssl=true",
+        f"--grpc-server-cert={tls.certificate.resolve()}",
+        f"--grpc-server-key={tls.key.resolve()}",
+    ]
+    if tls.client_ca is not None:
+        arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
     return arguments
 
 

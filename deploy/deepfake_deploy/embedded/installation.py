@@ -28,6 +28,8 @@ class Installation:
     """Folder with libtriton_python.so and triton_python_backend_utils.py."""
     stub: Path
     """The Python backend's stub process for the running Python's version."""
+    caches: Path
+    """Folder with the response cache's library."""
     libraries: tuple[Path, ...]
     """Folders for LD_LIBRARY_PATH: the wheel's shared libraries (the stub's CUDA runtime) and libpython's."""
 
@@ -50,6 +52,7 @@ def find_installation() -> Installation:
         binary=server / "bin" / "tritonserver",
         python_backend=server / "backends" / "python",
         stub=server / "python_backend_stubs" / python / "triton_python_backend_stub",
+        caches=server / "caches",
         libraries=(site / "nvidia_pytriton.libs", _libpython_folder()),
     )
     for part in (installation.binary, installation.stub):

@@ -8,7 +8,8 @@ from collections import deque
 from typing import IO
 
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*)")
-_EXPECTED = re.compile(r"Signal \(\d+\) received\.")  # written to stdout at every orderly stop
+# Written at every orderly stop, and at every start of an ensemble without a GPU.
+_EXPECTED = re.compile(r"Signal \(\d+\) received\.|.*unable to create stream for .*CUDA driver version is insufficient")
 _FIRST_LINE_PREFIX = re.compile(r"^[EWI]\d{4} [^\]]*\] ?")
 
 

@@ -17,12 +17,14 @@ from types import TracebackType
 from typing import IO
 
 from .accelerator import cuda_device_count
-from .command import ServerOptions, server_arguments, server_environment, write_backend_directory
+from .command import ServerOptions, TlsFiles, server_arguments, server_environment, write_backend_directory
+from .connections import refuse_further_requests
 from .errors import EmbeddedTritonError
 from .installation import find_installation
 from .log import LogReader
 from .ports import choose_ports
 from .repository import check_repository
+from .workers import dead_workers
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -36,6 +38,9 @@ class EmbeddedTriton:
         host: address to bind to; loopback unless told otherwise.
         http_port, grpc_port, metrics_port: 0 picks a free one.
         drain_seconds: at a stop, how long requests in flight may take to finish.
+        response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
+        tls: certificate and key for gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready.
+        poll_seconds: how often to look for new and removed model versions; 0 serves what is there at the start.
         verbose: pass the whole server log on, not only errors.
         log: where the server's log goes; stderr when None.
 
@@ -52,6 +57,9 @@ class EmbeddedTriton:
         grpc_port: int = 0,
         metrics_port: int = 0,
         drain_seconds: int = 30,
+        response_cache_bytes: int = 0,
+        tls: TlsFiles | None = None,
+        poll_seconds: int = 0,
         verbose: bool = False,
         log: IO[str] | None = None,
     ) -> None:
@@ -60,11 +68,16 @@ class EmbeddedTriton:
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._drain_seconds = drain_seconds
+        self._response_cache_bytes = response_cache_bytes
+        self._tls = tls
+        self._poll_seconds = poll_seconds
         self._verbose = verbose
         self._log_target = log if log is not None else sys.stderr
         self._log: LogReader | None = None
         self._process: subprocess.Popen[str] | None = None
         self._resources = contextlib.ExitStack()
+        self._dead_workers: set[int] = set()
+        self._stop_began: float | None = None
         self._shm_prefix = f"deepfake_{os.getpid()}_{secrets.token_hex(4)}"
 
     @property
@@ -74,8 +87,8 @@ class EmbeddedTriton:
 
     @property
     def grpc_url(self) -> str:
-        """grpc://host:port of the inference API."""
-        return f"grpc://{self._address}:{self._ports['grpc']}"
+        """grpc://host:port of the inference API; grpcs:// with TLS."""
+        return f"{'grpc' if self._tls is None else 'grpcs'}://{self._address}:{self._ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
@@ -104,6 +117,9 @@ class EmbeddedTriton:
             ports=self._ports,
             gpu=cuda_device_count() > 0,
             drain_seconds=self._drain_seconds,
+            response_cache_bytes=self._response_cache_bytes,
+            tls=self._tls,
+            poll_seconds=self._poll_seconds,
             verbose=self._verbose,
         )
         with contextlib.ExitStack() as resources:
@@ -111,7 +127,7 @@ class EmbeddedTriton:
             backends = write_backend_directory(Path(folder) / "backends", installation)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
-                server_arguments(options, installation.binary, backends, self._shm_prefix),
+                server_arguments(options, installation, backends, self._shm_prefix),
                 env=server_environment(installation, os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -128,25 +144,44 @@ class EmbeddedTriton:
             self._log.pass_on()
             self._resources = resources.pop_all()
 
-    def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Exit status of the server once it has ended by itself, or None when it still runs after the timeout."""
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Exit status of the server once it has ended, or None when it still runs after the timeout."""
+        process = self._running()
+        if self._stop_began is not None:
+            # A caller that sends one request after the other is given less of a pause the longer the drain has lasted.
+            share = (time.monotonic() - self._stop_began) / self._drain_seconds
+            quiet_milliseconds = 100 if share < 1 / 3 else 10 if share < 2 / 3 else 0
+            refuse_further_requests(process.pid, self._ports["http"], quiet_milliseconds)
         try:
-            return self._running().wait(timeout_seconds)
+            return process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return None
 
+    def lost_workers(self) -> bool:
+        """Whether a model's worker process has died, by two calls in a row.
+
+        The server stays ready then and fails that model's requests. One call alone may see a worker that the server
+        ended itself and is about to take leave of.
+        """
+        before, self._dead_workers = self._dead_workers, dead_workers(self.pid)
+        return bool(before & self._dead_workers)
+
     def begin_stop(self) -> None:
-        """Ask the server to refuse new requests, finish those in flight and exit; returns at once."""
+        """Ask the server to take no new connections, finish the requests in flight and exit; returns at once.
+
+        `wait` then helps it to part from callers that keep their connections.
+        """
         if self._process is not None and self._process.poll() is None:
+            self._stop_began = time.monotonic()
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         """Drain for at most `drain_seconds`, then end the server and whatever processes it left."""
         self.begin_stop()
         # Triton ends itself when its own timeout runs out; the margin is for unloading the models after it.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process is not None:
-                self._process.wait(self._drain_seconds + 5)
+        deadline = time.monotonic() + self._drain_seconds + 5
+        while self._process is not None and self.wait(0.2) is None and time.monotonic() < deadline:
+            pass
         self.kill()
 
     def kill(self) -> None:

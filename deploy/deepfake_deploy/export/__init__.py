@@ -8,16 +8,16 @@ from .pipeline import Export, export_model
 from .precision import Precision
 from .progress import Progress
 from .stand_in import STAND_IN
-from .target import MODEL_FILE, PROVENANCE_FILE, VERSION
+from .target import FIRST_VERSION, MODEL_FILE, PROVENANCE_FILE
 
 __all__ = [
     "BATCH_SIZES",
     "DEFAULT_MODEL",
+    "FIRST_VERSION",
     "MODEL_FILE",
     "MODEL_NAME",
     "PROVENANCE_FILE",
     "STAND_IN",
-    "VERSION",
     "Export",
     "ExportError",
     "HubUnreachableError",

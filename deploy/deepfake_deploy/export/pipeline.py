@@ -17,7 +17,7 @@ from .graph import ClassifierGraph
 from .parity import Parity, measure_parity
 from .precision import Precision, best_precision
 from .progress import Progress
-from .target import MODEL_FILE, ExportTarget
+from .target import FIRST_VERSION, MODEL_FILE, ExportTarget
 from .torchscript import deserialise, serialise, trace_and_freeze
 
 
@@ -33,9 +33,14 @@ class Export:
 
 
 def export_model(
-    model: str, revision: str | None, precision: Precision | None, repository: Path, progress: Progress
+    model: str,
+    revision: str | None,
+    precision: Precision | None,
+    repository: Path,
+    progress: Progress,
+    version: int = FIRST_VERSION,
 ) -> Export:
-    """Write `<repository>/deepfake_vs_real/1/model.pt` and `provenance.json`, or leave what was there.
+    """Write `<repository>/deepfake_vs_real/<version>/model.pt` and `provenance.json`, or leave what was there.
 
     Args:
         model: Hub id, local folder, or "stand-in".
@@ -43,13 +48,14 @@ def export_model(
         precision: None chooses what is fastest on this machine.
         repository: model repository with the labels that the checkpoint must have.
         progress: told of each step.
+        version: of the model in the repository.
 
     Raises:
         ExportError: the checkpoint cannot be had, does not fit the contract, or is not equal to transformers; or the
             repository cannot be written.
     """
     labels = read_labels(repository)
-    target = ExportTarget(repository)
+    target = ExportTarget(repository, version)
     with target.open(), open_checkpoint(model, revision, labels, progress) as checkpoint:
         progress.step("Checking configuration and weights")
         check_configuration(checkpoint.folder, labels)

@@ -14,7 +14,7 @@ from typing import IO
 from .contract import MODEL_NAME
 from .errors import ExportError
 
-VERSION = "1"
+FIRST_VERSION = 1
 MODEL_FILE = "model.pt"
 PROVENANCE_FILE = "provenance.json"
 
@@ -22,11 +22,14 @@ PROVENANCE_FILE = "provenance.json"
 class ExportTarget:
     """The version folder of a model repository, held by one export at a time.
 
-    Opened before the long work begins, so that a folder that cannot be written is told at once.
+    Opened before the long work begins, so that a folder that cannot be written is told at once. A version that is not
+    there yet is put together in a folder that Triton passes over, so that a server which polls the repository never
+    finds half of one.
     """
 
-    def __init__(self, repository: Path) -> None:
-        self.folder = repository / MODEL_NAME / VERSION
+    def __init__(self, repository: Path, version: int = FIRST_VERSION) -> None:
+        self.folder = repository / MODEL_NAME / str(version)
+        self._staging = self.folder
         self._files: dict[str, IO[bytes]] = {}
 
     @contextmanager
@@ -36,12 +39,13 @@ class ExportTarget:
         Raises:
             ExportError: it cannot be written, or another export holds it.
         """
-        existed = self.folder.is_dir()
+        if not self.folder.exists():
+            self._staging = self.folder.with_name(f".{self.folder.name}.partial")
         with ExitStack() as stack:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if not existed:
-                    stack.callback(self._remove_folder_if_empty)
+                self._staging.mkdir(parents=True, exist_ok=True)
+                if self._staging != self.folder:
+                    stack.callback(self._remove_staging_if_empty)
                 for name in (MODEL_FILE, PROVENANCE_FILE):
                     path = self._partial(name)
                     file = stack.enter_context(path.open("ab"))
@@ -69,32 +73,39 @@ class ExportTarget:
                 os.fsync(file.fileno())
             with _signals_held():  # between the two renames the model and its provenance do not match
                 for name in (MODEL_FILE, PROVENANCE_FILE):
-                    self._partial(name).replace(self.folder / name)
+                    self._partial(name).replace(self._staging / name)
                     del self._files[name]
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                if self._staging != self.folder:
+                    self._staging.rename(self.folder)
+            _sync(self.folder)
+            _sync(self.folder.parent)
         except OSError as error:
             raise self._failure(error) from None
 
     def _partial(self, name: str) -> Path:
-        return self.folder / f".{name}.partial"
+        return self._staging / f".{name}.partial"
 
     def _discard(self, name: str) -> None:
         if name in self._files:  # else it has been renamed, and a file of this name is another export's
             self._partial(name).unlink(missing_ok=True)
 
-    def _remove_folder_if_empty(self) -> None:
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+    def _remove_staging_if_empty(self) -> None:
+        if self._staging.is_dir() and not any(self._staging.iterdir()):
+            self._staging.rmdir()
 
     def _failure(self, error: OSError) -> ExportError:
         return ExportError(
             f"{self.folder}: cannot be written ({error.strerror}); what was there is unchanged; free some space, change "
             "its permissions, or choose another --repository"
         )
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""What a server does at several times its capacity: goodput, speed of its refusals, memory, and the request after.
+
+    python loadtests/overload.py [--seconds 60] [--factor 4] [--repository model_repository]
+
+Starts an embedded Triton of its own, so that its memory can be read and nobody else is in the way. For each protocol
+it measures the capacity with a fixed number of callers, then offers `--factor` times as much at fixed intervals,
+whether or not answers come, each request with an image of its own and without retries. Exits with 1 when the goodput
+is below 90 % of the capacity measured just before, or a refusal took longer than 100 ms at the 99th percentile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from deepfake_client import AsyncDeepfakeClient, DeepfakeError, OverloadedError
+from deepfake_deploy.embedded import EmbeddedTriton
+from numpy.typing import NDArray
+
+CALLERS = 32
+IMAGES = 512
+GOODPUT_SHARE = 0.9
+REFUSAL_SECONDS = 0.1
+DEADLINE_SECONDS = 60.0
+
+
+@dataclass
+class Outcomes:
+    """How the requests of one phase ended."""
+
+    answered_at: list[float] = field(default_factory=list)
+    refusal_seconds: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--seconds", type=float, default=60.0, help="of overload (default: %(default)s)")
+    parser.add_argument("--factor", type=float, default=4.0, help="times the capacity (default: %(default)s)")
+    options = parser.parse_args()
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
+    good = True
+    print(
+        f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, Triton and the load on the same machine"
+    )
+    for protocol in ("grpc", "http"):
+        with EmbeddedTriton(options.repository) as server:
+            url = server.grpc_url if protocol == "grpc" else server.http_url
+            good &= asyncio.run(_measure(url, server.pid, images, options.seconds, options.factor))
+    sys.exit(0 if good else 1)
+
+
+async def _measure(url: str, pid: int, images: NDArray[np.uint8], seconds: float, factor: float) -> bool:
+    async with AsyncDeepfakeClient(url, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=2048) as client:
+        await client.classify_pixels(images[0])  # learns the labels
+        capacity = await _capacity(client, images, max(seconds / 4, 5.0))
+        memory_before = _resident_mib(pid)
+        outcomes, began = Outcomes(), time.monotonic()
+        await _overload(client, images, capacity * factor, seconds, outcomes)
+        memory_after = _resident_mib(pid)
+        # The first moments fill the queue and the last ones empty it; in between the server is at its limit.
+        inside = [at for at in outcomes.answered_at if seconds * 0.1 <= at - began <= seconds]
+        goodput = len(inside) / (seconds * 0.9)
+        verdict = await client.classify_pixels(images[0])
+    refusals = outcomes.refusal_seconds
+    slowest = statistics.quantiles(refusals, n=100)[98] if len(refusals) > 1 else 0.0
+    print(f"{url.split(':')[0]}: capacity {capacity:.1f} images/s, offered {capacity * factor:.1f} for {seconds:.0f} s")
+    print(f"  goodput {goodput:.1f} images/s, {goodput / capacity:.0%} of the capacity")
+    print(f"  refused {len(refusals)}, 99th percentile {slowest * 1000:.1f} ms; other errors {dict(outcomes.errors)}")
+    print(f"  memory of the server {memory_before:.0f} MiB before, {memory_after:.0f} MiB after")
+    print(f"  the next request: {verdict.label}", flush=True)
+    return goodput >= GOODPUT_SHARE * capacity and slowest <= REFUSAL_SECONDS and bool(refusals)
+
+
+async def _capacity(client: AsyncDeepfakeClient, images: NDArray[np.uint8], seconds: float) -> float:
+    """Images per second with `CALLERS` callers, each with one request at a time."""
+    began = time.monotonic()
+    end = began + seconds
+    answered: list[float] = []
+
+    async def call(first: int) -> None:
+        number = first
+        while time.monotonic() < end:
+            await client.classify_pixels(images[number % IMAGES])
+            answered.append(time.monotonic())
+            number += CALLERS
+
+    await asyncio.gather(*(call(first) for first in range(CALLERS)))
+    return len([at for at in answered if at <= end]) / seconds
+
+
+async def _overload(
+    client: AsyncDeepfakeClient, images: NDArray[np.uint8], rate: float, seconds: float, outcomes: Outcomes
+) -> None:
+    """`rate` requests per second, sent when their time has come."""
+
+    async def call(number: int) -> None:
+        began = time.monotonic()
+        try:
+            await client.classify_pixels(images[number % IMAGES])
+            outcomes.answered_at.append(time.monotonic())
+        except OverloadedError:
+            outcomes.refusal_seconds.append(time.monotonic() - began)
+        except DeepfakeError as error:
+            outcomes.errors[type(error).__name__] += 1
+
+    began = time.monotonic()
+    tasks = []  # Python 3.10 has no TaskGroup
+    for number in range(int(rate * seconds)):
+        pause = began + number / rate - time.monotonic()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        tasks.append(asyncio.create_task(call(number)))
+    await asyncio.gather(*tasks)
+
+
+def _resident_mib(pid: int) -> float:
+    server = psutil.Process(pid)
+    processes = [server, *server.children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes) / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Triton's `image_decoder`: encoded images to pixels, with the preprocessing of the client package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from deepfake_client import DeepfakeError
+from deepfake_client.preprocessing import ImageLimits, Pixels, load_image, to_pixels
+
+
+class TritonPythonModel:
+    """One instance: a process with a thread for each CPU that it may use."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the limits from the configuration's parameters `max_bytes` and `max_pixels`."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._limits = ImageLimits(
+            max_bytes=int(parameters["max_bytes"]["string_value"]),
+            max_pixels=int(parameters["max_pixels"]["string_value"]),
+        )
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        # Should this process die, Triton would stay «ready» and fail its requests (server #7230, #8604). The watcher
+        # waits for the end of its input and then tells the server to drain and end, so that it is replaced.
+        watch = 'read -r farewell || kill -TERM "$0"'
+        self._watcher = subprocess.Popen(["/bin/sh", "-c", watch, str(os.getppid())], stdin=subprocess.PIPE)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Decode the images of all requests side by side; a broken one fails its own request and no other."""
+        encoded = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1) for request in requests]
+        decoded = [[self._threads.submit(self._decode, image) for image in images] for images in encoded]
+        return [_response([future.result() for future in images]) for images in decoded]
+
+    def finalize(self) -> None:
+        """End the threads, and the watcher without its alarm."""
+        self._threads.shutdown()
+        self._watcher.communicate(b"farewell\n")
+
+    def _decode(self, image: bytes) -> Pixels | str:
+        """The pixels of one image, or what is wrong with it."""
+        try:
+            return to_pixels(load_image(image, limits=self._limits))
+        except DeepfakeError as error:
+            # The name tells callers what kind of fault it is, and the client makes the same error of it again.
+            return f"[{type(error).__name__}] {error.reason}"
+        except MemoryError:
+            return "[ImageTooLargeError] the server has not enough memory for an image of this size"
+
+
+def _response(images: list[Pixels | str]) -> Any:
+    for image in images:
+        if isinstance(image, str):
+            # INVALID_ARGUMENT and HTTP 400: the caller's image is at fault, not the server.
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(image, pb_utils.TritonError.INVALID_ARG))
+    return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", np.stack(images))])

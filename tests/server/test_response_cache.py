@@ -1,0 +1,53 @@
+"""The response cache: off unless asked for, and then equal requests are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from calls import BareClient
+from deepfake_deploy.embedded import EmbeddedTriton
+from metrics import metric
+from pictures import encoded, photo_like
+
+
+@pytest.fixture(scope="module")
+def caching(repository: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(repository, response_cache_bytes=16 << 20) as server:
+        yield server
+
+
+def executions(server: EmbeddedTriton) -> float:
+    return metric(server.metrics_url, "nv_inference_exec_count")
+
+
+def test_without_it_every_request_is_computed(triton: EmbeddedTriton) -> None:
+    pixels = np.full((1, 224, 224, 3), 77, np.uint8)
+    with BareClient(triton.grpc_url) as client:
+        before = executions(triton)
+        answers = [client.classify_pixels(pixels) for _ in range(5)]
+        assert executions(triton) - before == 5
+    assert len({answer.tobytes() for answer in answers}) == 1
+
+
+def test_equal_pixels_are_computed_once_and_others_anew(caching: EmbeddedTriton) -> None:
+    first, second = (np.full((1, 224, 224, 3), value, np.uint8) for value in (10, 11))
+    with BareClient(caching.grpc_url) as client:
+        before = executions(caching)
+        answers = [client.classify_pixels(first) for _ in range(5)]
+        other = client.classify_pixels(second)
+        assert executions(caching) - before == 2
+    assert len({answer.tobytes() for answer in answers}) == 1
+    assert other.tobytes() != answers[0].tobytes()
+
+
+def test_equal_image_bytes_are_neither_decoded_nor_computed_again(caching: EmbeddedTriton) -> None:
+    image = encoded(photo_like(320, 240, 8), "JPEG")
+    with BareClient(caching.http_url) as client:
+        decoded = metric(caching.metrics_url, "nv_inference_exec_count", "image_decoder")
+        answers = [client.classify_image(image) for _ in range(5)]
+        assert metric(caching.metrics_url, "nv_inference_exec_count", "image_decoder") - decoded == 1
+        assert metric(caching.metrics_url, "nv_cache_num_hits_per_model", "deepfake_vs_real_image") == 4
+    assert len({answer.tobytes() for answer in answers}) == 1
