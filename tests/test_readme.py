@@ -9,25 +9,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from deepfake_deploy.embedded import EmbeddedTriton
+from certificates import Authority
+from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
 from pictures import encoded, photo_like
 from programs import require_program
 from project import ROOT
 
-BLOCKS = re.findall(r"<!-- run -->\n```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+EXAMPLE = re.compile(r"<!-- run( with TLS)? -->\n```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = EXAMPLE.findall((ROOT / "README.md").read_text())
+PLAIN = [(language, code) for tls, language, code in BLOCKS if not tls]
+WITH_TLS = [code for tls, language, code in BLOCKS if tls]
 
 
 def test_the_readme_has_examples_to_run() -> None:
-    assert {language for language, _ in BLOCKS} == {"python", "sh", "js"}
+    assert {language for language, _ in PLAIN} == {"python", "sh", "js"}
+    assert WITH_TLS
 
 
 @pytest.mark.parametrize(
-    ("language", "code"), BLOCKS, ids=[f"{language}-{n}" for n, (language, _) in enumerate(BLOCKS)]
+    ("language", "code"), PLAIN, ids=[f"{language}-{number}" for number, (language, _) in enumerate(PLAIN)]
 )
 def test_an_example_of_the_readme_works(triton: EmbeddedTriton, tmp_path: Path, language: str, code: str) -> None:
     if "curl" in code:
         require_program("curl")
-    (tmp_path / "photo.jpg").write_bytes(encoded(photo_like(640, 480, 7), "JPEG"))
     code = code.replace("grpc://127.0.0.1:8001", triton.grpc_url).replace("http://127.0.0.1:8000", triton.http_url)
     commands = {
         "python": [sys.executable, "-W", "error", "-c", code],
@@ -36,9 +40,25 @@ def test_an_example_of_the_readme_works(triton: EmbeddedTriton, tmp_path: Path, 
     if language == "js":
         (tmp_path / "classify.mjs").write_text(code)
         commands["js"] = [require_program("node", "nodejs"), "classify.mjs", "photo.jpg"]
+    run(commands[language], tmp_path)
+
+
+def test_the_example_with_tls_works(repository: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    authority.issue("caller")
+    with EmbeddedTriton(repository, tls=TlsFiles(certificate, key, client_ca=authority.ca_file)) as server:
+        for code in WITH_TLS:
+            run(
+                [sys.executable, "-W", "error", "-c", code.replace("grpcs://127.0.0.1:8001", server.grpc_url)], tmp_path
+            )
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Run an example in a folder with a photo; it has to succeed and to name a label."""
+    (folder / "photo.jpg").write_bytes(encoded(photo_like(640, 480, 7), "JPEG"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run = subprocess.run(
-        commands[language], cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": path}
-    )
-    assert run.returncode == 0, run.stderr
-    assert re.search("Deepfake|Real one", run.stdout), run.stdout
+    environment = {**os.environ, "PATH": path}
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert re.search("Deepfake|Real one", process.stdout), process.stdout

@@ -74,7 +74,7 @@ class AsyncHTTPTransport:
 
     async def _send(
         self, method: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> tuple[int, codec.AnswerHeaders, bytes]:
         session = self._session.get()
         # aiohttp warns of more than a mebibyte of bytes, which it writes in one go, and writes a file in pieces.
         data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body

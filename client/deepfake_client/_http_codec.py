@@ -8,8 +8,7 @@ other begins.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -32,6 +31,13 @@ from ._server_errors import from_message, not_ready
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class AnswerHeaders(Protocol):
+    """The headers of an answer, looked up without regard to case."""
+
+    def get(self, name: str, /) -> str | None:
+        """The value, or None."""
 
 
 def model_path(query: ModelQuery, suffix: str = "") -> str:
@@ -74,14 +80,14 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     return path, headers, b"".join([head, *(tensor.data for tensor in request.inputs.values())])
 
 
-def decode_infer(headers: Mapping[str, str], body: bytes) -> InferResponse:
+def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
     """Reads the body of a 200 answer.
 
     Raises:
         ProtocolError: it is not what the protocol promises.
     """
     try:
-        length = int(headers.get(HEADER_LENGTH, len(body)))
+        length = int(headers.get(HEADER_LENGTH) or len(body))
         header = json.loads(body[:length])
         outputs, position = {}, length
         for output in header["outputs"]:
@@ -139,7 +145,7 @@ def query_headers(headers: Headers) -> dict[str, str]:
     return {**dict(headers), "accept": "application/json"}
 
 
-def to_error(status: int, headers: Mapping[str, str], body: bytes) -> DeepfakeError:
+def to_error(status: int, headers: AnswerHeaders, body: bytes) -> DeepfakeError:
     """The error of ours for an answer other than 200."""
     message = _message(body)
     result = _from_status(status, message)

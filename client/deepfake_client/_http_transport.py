@@ -1,41 +1,33 @@
-"""HTTP for threads, over urllib3 (a dependency of tritonclient itself)."""
+"""HTTP for threads."""
 
 from __future__ import annotations
 
+import http.client
+import socket
 import time
 from collections.abc import Mapping
-
-import urllib3
 
 from . import _http_codec as codec
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, ProtocolError
 from ._http_failures import CONNECT_SECONDS, connection_failed, is_tls_failure, tls_failed
+from ._http_pool import ConnectionPool
 from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery
 
 
 class HTTPTransport:
     """A pool of kept-alive connections to one endpoint, shared by all threads.
 
-    The pool opens a connection for each call that runs at the same time, up to `max_connections`; more calls wait.
+    A connection is opened for each call that runs at the same time, up to `max_connections`; more calls wait.
     """
 
     def __init__(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> None:
         self._endpoint = str(endpoint)
         self._path = endpoint.path
         self._closed = False
-        self._pool: urllib3.HTTPConnectionPool
-        if endpoint.secure:
-            self._pool = urllib3.HTTPSConnectionPool(
-                endpoint.host,
-                endpoint.port,
-                maxsize=max_connections,
-                block=True,
-                ssl_context=(tls or TLSConfig()).ssl_context(),
-            )
-        else:
-            self._pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=max_connections, block=True)
+        context = (tls or TLSConfig()).ssl_context() if endpoint.secure else None
+        self._pool = ConnectionPool(endpoint.host.strip("[]"), endpoint.port, context, max_connections)
 
     @property
     def endpoint(self) -> str:
@@ -73,55 +65,62 @@ class HTTPTransport:
 
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> tuple[int, codec.AnswerHeaders, bytes]:
         deadline = time.monotonic() + timeout
+        connection = self._pool.acquire(deadline)
+        reusable = False
         try:
-            response = self._pool.urlopen(
-                method,
-                self._path + path,
-                body=body,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                timeout=urllib3.Timeout(total=timeout, connect=min(timeout, CONNECT_SECONDS)),
-                pool_timeout=timeout,  # type: ignore[arg-type]  # fractions of a second work, the hint is too narrow
-                preload_content=False,
-            )
-            try:
-                return response.status, response.headers, self._read(response, deadline)
-            finally:
-                response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._to_error(error, deadline) from None
+            if connection.sock is None:
+                self._connect(connection, deadline)
+            connection.sock.settimeout(_left(deadline))
+            connection.request(method, self._path + path, body, dict(headers))
+            sock = connection.sock
+            response = connection.getresponse()
+            content = _read(response, sock, deadline)
+            reusable = not response.will_close
+            return response.status, response.headers, content
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            raise self._to_error(error) from None
+        finally:
+            self._pool.release(connection, reusable=reusable)
 
-    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-        """The body, read in pieces: the timeout of a socket is for each piece, the deadline is for all of them."""
-        body = bytearray()
-        while chunk := response.read(65_536):
+    def _connect(self, connection: http.client.HTTPConnection, deadline: float) -> None:
+        left = _left(deadline)
+        connection.timeout = min(left, CONNECT_SECONDS)
+        try:
+            connection.connect()
+        except TimeoutError:
+            if left > CONNECT_SECONDS and not self._closed:
+                raise connection_failed("timed out", self._endpoint) from None
+            raise
+
+    def _to_error(self, error: Exception) -> DeepfakeError:
+        if self._closed:
+            return ClientClosedError("the client was closed")
+        if isinstance(error, TimeoutError):
+            return DeadlineExceededError("no answer before the deadline")
+        if isinstance(error, OSError | http.client.HTTPException):
+            return tls_failed(error) if is_tls_failure(error) else connection_failed(error, self._endpoint)
+        return ProtocolError("the request could not be made")
+
+
+def _left(deadline: float) -> float:
+    """Seconds to the deadline, for a socket: never 0, which would mean not to wait at all."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def _read(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> bytes:
+    """The body, read in pieces: the timeout of a socket is for each piece, the deadline is for all of them."""
+    body = bytearray()
+    with response:
+        while chunk := response.read1(65_536):
             body += chunk
             if len(body) > codec.MAX_ANSWER_BYTES:
-                response.close()
                 raise ProtocolError("the answer is too large to be one of Triton's")
             if time.monotonic() > deadline:
-                response.close()
                 raise DeadlineExceededError("no complete answer before the deadline")
-        return bytes(body)
-
-    def _to_error(self, error: Exception, deadline: float) -> DeepfakeError:
-        if isinstance(error, DeepfakeError):
-            return error
-        if self._closed or isinstance(error, urllib3.exceptions.ClosedPoolError):
-            return ClientClosedError("the client was closed")
-        # NewConnectionError (refused, not resolved) is a kind of time-out to urllib3.
-        if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
-            error, urllib3.exceptions.NewConnectionError
-        ):
-            in_time = isinstance(error, urllib3.exceptions.ConnectTimeoutError) and time.monotonic() < deadline - 0.001
-            if in_time:
-                return connection_failed("timed out", self._endpoint)
-            return DeadlineExceededError("no answer before the deadline")
-        if isinstance(error, urllib3.exceptions.EmptyPoolError):
-            return DeadlineExceededError("no connection was free before the deadline: raise max_connections")
-        if isinstance(error, urllib3.exceptions.LocationValueError):
-            return ProtocolError("the request could not be made")
-        return tls_failed(error) if is_tls_failure(error) else connection_failed(error, self._endpoint)
+            if response.length:
+                sock.settimeout(_left(deadline))
+        if response.length:
+            raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)

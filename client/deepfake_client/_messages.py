@@ -40,8 +40,8 @@ class InferRequest:
     Attributes:
         version: "" for the version that the server chooses.
         queue_timeout_microseconds: how long the server may let the request wait, below the client's own deadline.
-        priority: level in the server's queue, 1 before 2; 0 leaves it to the server.
         headers: sent as HTTP headers or gRPC metadata; may hold credentials, hence not in the repr.
+        priority: level in the server's queue, 1 before 2; 0 leaves it to the server.
     """
 
     model: str
@@ -50,8 +50,8 @@ class InferRequest:
     inputs: Mapping[str, Tensor]
     outputs: tuple[RequestedOutput, ...]
     queue_timeout_microseconds: int
-    priority: int = 0
     headers: Headers = ()
+    priority: int = 0
 
     def __repr__(self) -> str:
         return f"<InferRequest {self.request_id} to {self.model}>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from deepfake_client import ConnectionFailedError, DeepfakeError, TLSConfig, TLS
 from deepfake_client.preprocessing import Pixels
 from variants import AnyClient
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is not installed")
 Make = Callable[..., AnyClient]
 
 

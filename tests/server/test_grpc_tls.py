@@ -7,48 +7,28 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
-import trustme
 from calls import BareClient
+from certificates import Authority
 from serving import Serving, serving
 from tritonclient.utils import InferenceServerException
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """PEM files of a certificate authority, a server and a client."""
-
-    ca: Path
-    server_cert: Path
-    server_key: Path
-    client_cert: Path
-    client_key: Path
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    server, client = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("caller.example")
-    names = Certificates(*(folder / f"{name}.pem" for name in ("ca", "server", "server-key", "client", "client-key")))
-    authority.cert_pem.write_to_path(names.ca)
-    server.cert_chain_pems[0].write_to_path(names.server_cert)
-    server.private_key_pem.write_to_path(names.server_key)
-    client.cert_chain_pems[0].write_to_path(names.client_cert)
-    client.private_key_pem.write_to_path(names.client_key)
-    return names
-
-
-@pytest.fixture(scope="module")
-def mutual(repository: Path, certificates: Certificates) -> Iterator[Serving]:
-    arguments = ["--grpc-tls-cert", str(certificates.server_cert), "--grpc-tls-key", str(certificates.server_key)]
-    with serving(repository, *arguments, "--grpc-tls-client-ca", str(certificates.ca)) as server:
+def mutual(repository: Path, authority: Authority) -> Iterator[Serving]:
+    certificate, key = authority.issue("server")
+    files = ["--grpc-tls-cert", str(certificate), "--grpc-tls-key", str(key), "--grpc-tls-client-ca"]
+    with serving(repository, *files, str(authority.ca_file)) as server:
         yield server
 
 
@@ -67,33 +47,22 @@ def classify(server: Serving, **files: Path) -> np.ndarray:
         client.close()
 
 
-def test_a_caller_with_a_certificate_is_served(mutual: Serving, certificates: Certificates) -> None:
+def test_a_caller_with_a_certificate_is_served(mutual: Serving, authority: Authority) -> None:
     assert mutual.grpc_url.startswith("grpcs://")
-    answer = classify(
-        mutual,
-        root_certificates=certificates.ca,
-        private_key=certificates.client_key,
-        certificate_chain=certificates.client_cert,
-    )
+    certificate, key = authority.issue("caller")
+    answer = classify(mutual, root_certificates=authority.ca_file, private_key=key, certificate_chain=certificate)
     assert answer.shape == (1, 2)
 
 
-def test_a_caller_without_one_is_not(mutual: Serving, certificates: Certificates) -> None:
+def test_a_caller_without_one_is_not(mutual: Serving, authority: Authority) -> None:
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
-        classify(mutual, root_certificates=certificates.ca)
+        classify(mutual, root_certificates=authority.ca_file)
 
 
-def test_nor_is_one_of_another_authority(mutual: Serving, certificates: Certificates, tmp_path: Path) -> None:
-    other = trustme.CA().issue_cert("caller.example")
-    other.private_key_pem.write_to_path(tmp_path / "key.pem")
-    other.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+def test_nor_is_one_of_another_authority(mutual: Serving, authority: Authority, tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).issue("caller")
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
-        classify(
-            mutual,
-            root_certificates=certificates.ca,
-            private_key=tmp_path / "key.pem",
-            certificate_chain=tmp_path / "cert.pem",
-        )
+        classify(mutual, root_certificates=authority.ca_file, private_key=key, certificate_chain=certificate)
 
 
 def test_nor_is_one_in_the_clear(mutual: Serving) -> None:
@@ -119,8 +88,8 @@ def test_http_then_only_says_whether_the_server_is_alive_and_ready(mutual: Servi
         client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8))
 
 
-def test_a_certificate_without_its_key_is_wrong_usage(certificates: Certificates) -> None:
-    command = [sys.executable, "-m", "deepfake_client.cli", "serve", "--grpc-tls-cert", str(certificates.server_cert)]
+def test_a_certificate_without_its_key_is_wrong_usage(authority: Authority) -> None:
+    command = [sys.executable, "-m", "deepfake_client.cli", "serve", "--grpc-tls-cert", str(authority.ca_file)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
     assert "--grpc-tls-cert and --grpc-tls-key go together" in run.stderr
