@@ -96,16 +96,14 @@ def test_a_stop_under_load_over_http_answers_what_it_took_and_does_not_wait_for_
         loops = [HttpLoop(server.http_url, *small_request()) for _ in range(6)]
         wait_for_answers(loops)
         server.signal(signal.SIGTERM)
-        stop_began = time.monotonic()
         for loop in loops:
             loop.thread.join(DEADLINE_SECONDS)
         status, _, stderr = server.end()
-        drained = time.monotonic() - stop_began
         for connection in idle:
             connection.close()
     assert status == 0
+    # Said when the drain lasts as long as it may, as it would with idle connections to wait for.
     assert "Exit timeout expired" not in stderr
-    assert drained < DRAIN_SECONDS  # not a speed: the server's own limit, which idle connections would use up
     assert [loop.cut for loop in loops] == [False] * len(loops)
 
 
@@ -131,7 +129,8 @@ def test_a_stop_under_load_over_grpc_answers_what_it_took(repository: Path) -> N
 def wait_for_answers(loops: list[Loop] | list[HttpLoop]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while any(loop.answered < 2 for loop in loops):
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            pytest.fail("the server did not answer in time")
         time.sleep(0.05)
 
 
