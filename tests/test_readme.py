@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
+from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
 from pictures import encoded, photo_like
 from programs import require_program
@@ -54,11 +55,34 @@ def test_the_example_with_tls_works(repository: Path, tmp_path: Path) -> None:
             )
 
 
-def run(command: list[str], folder: Path) -> None:
-    """Run an example in a folder with a photo; it has to succeed and to name a label."""
+@pytest.mark.parametrize(
+    ("language", "code"), [(language, code) for language, code in PLAIN if "deepfake_vs_real_image" in code]
+)
+def test_callers_without_our_client_get_the_label_and_the_score_that_it_gives(
+    triton: EmbeddedTriton, tmp_path: Path, language: str, code: str
+) -> None:
+    code = code.replace("http://127.0.0.1:8000", triton.http_url)
+    if language == "js":
+        (tmp_path / "classify.mjs").write_text(code)
+        shown = run([require_program("node", "nodejs"), "classify.mjs", "photo.jpg"], tmp_path)
+        label, score = re.fullmatch(r"(.+) ([\d.]+)\n", shown).groups()
+    else:
+        require_program("curl")
+        shown = run(["bash", "-euo", "pipefail", "-c", code], tmp_path)
+        # The answer's strings are framed by their lengths in binary, or stand in JSON.
+        score, label = re.search(r"(\d\.\d+):\d:(Deepfake|Real one)", shown).groups()
+    with DeepfakeClient(triton.grpc_url) as client:
+        verdict = client.classify(tmp_path / "photo.jpg")
+    assert label == verdict.label
+    assert float(score) == pytest.approx(verdict.score, abs=2e-6)
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What an example prints in a folder with a photo; it has to succeed and to name a label."""
     (folder / "photo.jpg").write_bytes(encoded(photo_like(640, 480, 7), "JPEG"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
     assert process.returncode == 0, process.stderr
     assert re.search("Deepfake|Real one", process.stdout), process.stdout
+    return process.stdout

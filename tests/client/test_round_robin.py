@@ -10,7 +10,7 @@ import pytest
 from deepfake_client import _grpc_channel as grpc_channel
 from deepfake_client._endpoint import Endpoint
 from deepfake_deploy.embedded import EmbeddedTriton
-from metrics import metric
+from metrics import metric, settled
 from name_server import name_server
 from variants import AnyClient
 
@@ -41,11 +41,17 @@ def test_calls_take_the_servers_behind_a_name_in_turn(
         for module in ("_grpc_transport", "_grpc_aio_transport"):
             monkeypatch.setattr(f"deepfake_client.{module}.target_of", target_of)
         assert grpc_channel.target_of is not target_of
+        asked_before = sum(answered(pod) for pod in pods)
         client = make_client(f"grpc://deepfake-headless.test:{port}", timeout=20)
         client.classify_pixels(np.zeros((224, 224, 3), np.uint8))  # connects, and learns the labels
-        before = [metric(pod.metrics_url, "nv_inference_count") for pod in pods]
+        settled(lambda: sum(answered(pod) for pod in pods), asked_before + 2)
+        before = [answered(pod) for pod in pods]
         for value in range(40):
             client.classify_pixels(np.full((224, 224, 3), value, np.uint8))
-        asked = [metric(pod.metrics_url, "nv_inference_count") - count for pod, count in zip(pods, before, strict=True)]
-    assert sum(asked) == 40
+        assert settled(lambda: sum(answered(pod) for pod in pods), sum(before) + 40) == sum(before) + 40
+        asked = [answered(pod) - count for pod, count in zip(pods, before, strict=True)]
     assert min(asked) >= 10, f"{kind}: {asked}"
+
+
+def answered(pod: EmbeddedTriton) -> float:
+    return metric(pod.metrics_url, "nv_inference_count")

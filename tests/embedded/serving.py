@@ -27,7 +27,6 @@ class Serving:
         self.ready_line = self._read_until(r"^Ready: ")
         self.http_url, self.grpc_url, self.metrics_url = re.findall(r"\S+://\S+", self.ready_line)
         self.children = psutil.Process(self.process.pid).children(recursive=True)
-        self.shared_memory = shared_memory()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -61,6 +60,6 @@ def serving(repository: Path, *arguments: str) -> Iterator[Serving]:
         server.process.communicate()
 
 
-def shared_memory() -> set[str]:
-    """Regions of embedded servers in /dev/shm."""
-    return {path.name for path in Path("/dev/shm").glob("deepfake_*")}
+def shared_memory(pid: int) -> set[str]:
+    """Regions in /dev/shm of the server that process `pid` started."""
+    return {path.name for path in Path("/dev/shm").glob(f"deepfake_{pid}_*")}

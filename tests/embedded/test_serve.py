@@ -44,7 +44,6 @@ def own_repository(repository: Path, tmp_path: Path) -> Path:
 def test_it_says_where_it_listens_and_stops_on_a_signal_without_a_trace(
     repository: Path, number: signal.Signals
 ) -> None:
-    before = shared_memory()
     with serving(repository) as server:
         assert re.fullmatch(
             r"Ready: http://127\.0\.0\.1:\d+  grpc://127\.0\.0\.1:\d+  http://127\.0\.0\.1:\d+/metrics  \(Ctrl-C stops\)\n",
@@ -53,12 +52,13 @@ def test_it_says_where_it_listens_and_stops_on_a_signal_without_a_trace(
         assert urllib.request.urlopen(f"{server.http_url}/v2/health/ready").status == 200
         assert b"nv_inference_exec_count" in urllib.request.urlopen(server.metrics_url).read()
         assert len(server.children) >= 2  # tritonserver and the stub of the model
+        assert shared_memory(server.process.pid)
         server.signal(number)
         status, stdout, stderr = server.end()
         assert (status, stdout) == (0, "")
         assert stderr == "Stopping; requests in flight have 30 s to finish (again to stop at once)\nStopped\n"
         assert server.remains() == []
-    assert shared_memory() == before
+        assert shared_memory(server.process.pid) == set()
 
 
 def test_requests_in_flight_are_answered_before_it_stops(repository: Path) -> None:
