@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from ._errors import InvalidArgumentError
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_RETRIES = 8
 _MAX_REQUEST_ID_CHARS = 128
+_DAY_SECONDS = 86_400.0  # sockets and gRPC overflow far above it, each in its own way
 
 #: Who is served first when the server is busy.
 Priority: TypeAlias = Literal["interactive", "bulk"]
@@ -23,9 +23,9 @@ _LEVELS = {"interactive": 1, "bulk": 2}
 
 
 def checked_timeout(timeout: float) -> float:
-    """`timeout` in seconds, where it is a positive finite number: a call without a deadline is not made."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r:.40}")
+    """`timeout` in seconds, where it is a positive number of some use: a call without a deadline is not made."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= _DAY_SECONDS:
+        raise InvalidArgumentError(f"timeout must be a positive number of seconds, a day at most, not {timeout!r:.40}")
     return float(timeout)
 
 

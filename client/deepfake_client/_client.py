@@ -62,8 +62,8 @@ class DeepfakeClient(ClientBase[Transport]):
     when a connection is made) pins that to one pod for good. So balance on this side: a `grpc://` name of a headless
     service resolves to all pods, and calls take them in turn (gRPC's round_robin; new pods are found when a connection
     ends and the name is resolved again). A list of urls is taken in turn over any protocol. A replica of the list that
-    refuses or loses a connection or is not ready is left out for 1 s, doubled up to 30 s, and tried again with one
-    request.
+    refuses or loses a connection, is not ready, or says nothing for half of a call's time is left out for 1 s, doubled
+    up to 30 s, and tried again with one request.
 
     Make the client after a fork (in a gunicorn or uwsgi worker, not before): gRPC does not survive one.
 
@@ -215,7 +215,8 @@ class DeepfakeClient(ClientBase[Transport]):
         """The verdicts on many images, in their order, as they come.
 
         An image that gets none has a `Failure` in its place (`result.ok` tells the two apart), and the others go on.
-        `images` may be a generator of any length: it is read from the caller's thread, and at most
+        `images` may be a generator of any length: it is read from the caller's thread, so a result is handed out once
+        the image after it was given (the async client does not wait for that), and at most
         2 × `concurrency` + the number of cores images are held at a time. Images are decoded in threads beside the
         requests, one for each core.
 

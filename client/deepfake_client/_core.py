@@ -16,6 +16,7 @@ from ._credentials import Headers, Identity, redact
 from ._errors import (
     AccessDeniedError,
     ClientClosedError,
+    ConnectionFailedError,
     DeadlineExceededError,
     DeepfakeError,
     InvalidArgumentError,
@@ -96,11 +97,13 @@ class Core(Generic[T]):
     def ready(self, call: Call) -> Steps[bool]:
         """Whether one of the replicas takes requests for the model now; no retries."""
         query = ModelQuery(self.model, self.version, self._headers(call))
-        for replica in self.replicas.all:
+        for asked, replica in enumerate(self.replicas.all):
+            # One that hangs leaves the others their share of the time.
+            deadline = time.monotonic() + call.remaining() / (len(self.replicas.all) - asked)
             try:
                 methods: tuple[Method, ...] = ("server_ready", "model_ready")
                 for method in methods:
-                    if not (yield Send(replica.transport, method, query, max(call.remaining(), 0.001))):
+                    if not (yield Send(replica.transport, method, query, max(deadline - time.monotonic(), 0.001))):
                         _log.info("%s is not ready (%s)", replica.endpoint, method)
                         break
                 else:
@@ -230,14 +233,19 @@ class Core(Generic[T]):
             if remaining <= 0:
                 late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
                 raise named(retry.cause_of(late), None, call)
-            request = message(remaining)
             choice = self.replicas.choose()
             replica = choice.replica
+            # A replica that hangs must not take the whole deadline while another one could answer.
+            share = remaining / 2 if self.replicas.has_another(replica) else remaining
+            request = message(share)
             call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
             call.bytes_sent += size
             try:
-                answer = yield Send(replica.transport, method, request, remaining)
-            except DeepfakeError as error:
+                answer = yield Send(replica.transport, method, request, share)
+            except DeepfakeError as raised:
+                error = raised
+                if isinstance(raised, DeadlineExceededError) and share < remaining:
+                    error = ConnectionFailedError(f"no answer within {share:.1f} s, and others are there to ask")
                 error.reword(redact(error.reason, request.headers))
                 self.replicas.report(choice, error)
                 failover = self.replicas.can_replace(replica, error)

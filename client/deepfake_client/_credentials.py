@@ -110,7 +110,7 @@ class Identity:
             return self._headers
         merged = dict(self._headers)
         if self._token is not None:
-            token = self._token if isinstance(self._token, str) else self._token()
+            token = self._token if isinstance(self._token, str) else _current(self._token)
             merged.update(checked_headers({"authorization": f"Bearer {token}"}))
         merged.update(extra)
         return tuple(merged.items())
@@ -145,3 +145,11 @@ def checked_headers(headers: Mapping[str, str] | None, traceparent: str | None =
             raise InvalidArgumentError("traceparent must look like 00-<32 hex digits>-<16 hex digits>-01 (W3C)")
         pairs["traceparent"] = traceparent
     return tuple(pairs.items())
+
+
+def _current(token: Callable[[], str]) -> str:
+    try:
+        return token()
+    except Exception as error:
+        # Its text may hold the secret.
+        raise InvalidArgumentError(f"the token= function raised {type(error).__name__}") from None

@@ -33,6 +33,10 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
+# What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
+
 class AnswerHeaders(Protocol):
     """The headers of an answer, looked up without regard to case."""
 
@@ -100,7 +104,7 @@ def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
         if position > len(body):
             raise ProtocolError("the answer is shorter than it says")
         return InferResponse(header["model_name"], str(header["model_version"]), header.get("id", ""), outputs)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         raise ProtocolError("the answer is not one of the KServe v2 protocol: is this Triton's HTTP port?") from None
 
 
@@ -123,7 +127,7 @@ def decode_metadata(body: bytes) -> ModelMetadata:
         return ModelMetadata(
             found["name"], tuple(found.get("versions", ())), infos(found["inputs"]), infos(found["outputs"])
         )
-    except (ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         raise ProtocolError("the answer is not a model's metadata") from None
 
 
@@ -137,7 +141,7 @@ def decode_config(body: bytes) -> ModelConfig:
             max_queue_size=int(queue.get("max_queue_size", 0)),
             default_queue_timeout_microseconds=int(queue.get("default_timeout_microseconds", 0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         raise ProtocolError("the answer is not a model's configuration") from None
 
 
@@ -180,5 +184,5 @@ def _message(body: bytes) -> str:
     try:
         found = json.loads(body) if len(body) <= 65_536 else None
         return str(found["error"]) if isinstance(found, dict) and "error" in found else text
-    except ValueError:
+    except _UNREADABLE:
         return text

@@ -55,6 +55,8 @@ def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
 def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
     """Refuses a `(width, height)` over the limit."""
     width, height = size
+    if width < 1 or height < 1:
+        raise ImageFormatError(f"no pixels: {width} × {height}")
     if width * height > max_pixels:
         raise ImageTooLargeError(f"{width} × {height} is more than {max_pixels:,} pixels, the limit set by max_pixels")
 

@@ -20,9 +20,12 @@ def name_of(source: object) -> str | None:
     """How errors and verdicts call `source`: its path, the name of the file object, or None."""
     if isinstance(source, str):
         return source
-    if isinstance(source, os.PathLike):
-        return os.fsdecode(source)
-    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    try:
+        if isinstance(source, os.PathLike):
+            return os.fsdecode(source)
+        name = getattr(source, "filename", None) or getattr(source, "name", None)
+    except Exception:
+        return None  # the caller's own class; what is wrong with it is told when it is read
     return name if isinstance(name, str) and name else None
 
 

@@ -110,6 +110,10 @@ class ReplicaSet(Generic[T]):
         if len(self.all) > 1:
             _log.warning("%s is left out for %.0f s: %s", replica.endpoint, absence, error.reason)
 
+    def has_another(self, replica: Replica[T]) -> bool:
+        """Whether one other than `replica` has not failed since it last answered."""
+        return any(each.failures == 0 for each in self.all if each is not replica)
+
     def can_replace(self, replica: Replica[T], error: DeepfakeError) -> bool:
         """Whether `error` is of `replica` alone, and another one has not failed since it last answered."""
-        return isinstance(error, _ABSENT) and any(each.failures == 0 for each in self.all if each is not replica)
+        return isinstance(error, _ABSENT) and self.has_another(replica)

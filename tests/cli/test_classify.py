@@ -166,3 +166,17 @@ def test_progress_is_shown_on_a_terminal_and_not_mixed_into_the_result(triton: E
     assert b"Classifying" in shown
     assert b"3/3" in shown
     assert len(json.loads(run.stdout)) == 3
+
+
+def test_an_empty_word_is_not_the_current_folder(triton: EmbeddedTriton) -> None:
+    run = classify("", "--url", triton.grpc_url)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "is a variable not set?" in run.stderr
+
+
+def test_a_full_disk_behind_stdout_is_one_line(triton: EmbeddedTriton, good: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*CLASSIFY, str(good), "--url", triton.grpc_url]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr == "deepfake: cannot write the result: No space left on device\n"

@@ -21,6 +21,7 @@ from deepfake_client import (
 )
 from deepfake_client.preprocessing import Pixels
 from pictures import encoded, photo_like, save_varied
+from PIL import Image
 from variants import AnyClient
 
 MakeClient = Callable[..., AnyClient]
@@ -151,3 +152,19 @@ def test_a_bulk_run_is_answered(make_client: MakeClient, url: str) -> None:
     results = list(make_client(url).classify_many(images, priority="bulk"))
     assert all(isinstance(result, Verdict) for result in results)
     assert not any(isinstance(result, DeepfakeError) for result in results)
+
+
+@pytest.mark.parametrize("decode", ["client", "server"])
+def test_an_image_without_pixels_is_refused(make_client: MakeClient, fake: Callable[..., Any], decode: str) -> None:
+    client = make_client(transport=fake(), decode=decode)
+    with pytest.raises(ImageError, match="no pixels"):
+        client.classify(Image.new("RGB", (0, 10)))
+
+
+def test_a_large_picture_in_memory_is_sent_at_the_models_size(make_client: MakeClient, url: str) -> None:
+    outcomes: list[RequestOutcome] = []
+    picture = photo_like(4000, 3000, 5)
+    there = make_client(url, decode="server", on_request=outcomes.append).classify(picture)
+    here = make_client(url).classify(picture)
+    np.testing.assert_allclose(list(there.scores.values()), list(here.scores.values()), atol=1e-6, rtol=0)
+    assert max(outcome.bytes_sent for outcome in outcomes) < 200_000

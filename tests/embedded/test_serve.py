@@ -205,3 +205,28 @@ def test_the_command_without_its_packages() -> None:
     run = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "deepfake: the command line is not installed; pip install 'deepfake-vs-real[cli]'\n"
+
+
+def test_a_name_of_loopback_is_as_good_as_its_address(repository: Path) -> None:
+    with serving(repository, "--host", "localhost") as server:
+        assert server.http_url.startswith("http://127.0.0.1:")
+        assert urllib.request.urlopen(f"{server.http_url}/v2/health/ready").status == 200
+
+
+@pytest.mark.parametrize("host", ["::1", "no.such.host.invalid", "a" * 300])
+def test_a_host_without_an_ipv4_address(repository: Path, host: str) -> None:
+    assert "no IPv4 address or name of one" in refusal(repository, "--host", host)
+
+
+def test_tls_files_that_are_none(repository: Path, tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("no PEM")
+    files = ["--grpc-tls-cert", str(nonsense), "--grpc-tls-key", str(nonsense)]
+    assert "are no certificate with its unencrypted key" in refusal(repository, *files)
+
+
+def test_a_configuration_in_another_encoding_or_in_the_place_of_a_folder(own_repository: Path) -> None:
+    configuration = own_repository / "deepfake_vs_real_image" / "config.pbtxt"
+    configuration.unlink()
+    configuration.mkdir()
+    assert "config.pbtxt: Is a directory" in refusal(own_repository)

@@ -161,7 +161,9 @@ def test_missing_weights_are_never_made_up(refusal: Refusal, damaged: Path) -> N
 
 def test_weights_of_another_shape(refusal: Refusal, damaged: Path) -> None:
     edit_json(damaged / "config.json", lambda config: config["vision_config"].update(intermediate_size=96))
-    assert "do not fit its config.json" in refusal.of(damaged)
+    message = refusal.of(damaged)
+    assert "of another shape" in message
+    assert "mlp.fc1" in message
 
 
 def test_weights_that_are_not_numbers(refusal: Refusal, damaged: Path) -> None:
@@ -244,3 +246,85 @@ def test_what_a_killed_export_left_is_no_obstacle(refusal: Refusal, checkpoint: 
     (model.parent / ".model.pt.partial").write_bytes(b"half a model")
     export_model(str(checkpoint), None, Precision.FP32, refusal.repository, SilentProgress())
     assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", "provenance.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vision_config": [1, 2]},
+        {"vision_config": "base"},
+        {"architectures": 3},
+        {"vision_config": {"patch_size": 0}},
+        {"vision_config": {"num_hidden_layers": "two"}},
+        {"vision_config": {"hidden_act": "no such thing"}},
+        {"vision_config": {"image_size": 224.0}},
+        {"text_config": "x"},
+        {"dtype": "floaty"},
+        {"id2label": "Deepfake"},
+        {"quantization_config": {"load_in_8bit": True}},
+    ],
+)
+def test_a_configuration_of_no_use_is_one_line(refusal: Refusal, damaged: Path, change: dict[str, Any]) -> None:
+    edit_json(damaged / "config.json", lambda config: config.update(change))
+    refusal.of(damaged)
+
+
+@pytest.mark.parametrize("change", [{"resample": [2]}, {"resample": {"a": 1}}, {"size": 224}, {"do_pad": True}])
+def test_a_processor_of_no_use_is_one_line(refusal: Refusal, damaged: Path, change: dict[str, Any]) -> None:
+    edit_json(damaged / "preprocessor_config.json", lambda config: config.update(change))
+    refusal.of(damaged)
+
+
+def test_json_nested_without_end(refusal: Refusal, damaged: Path) -> None:
+    (damaged / "config.json").write_text("[" * 100_000)
+    assert "not valid JSON" in refusal.of(damaged)
+
+
+def test_a_checkpoint_that_asks_for_tuples_is_exported(damaged: Path, empty_repository: Path) -> None:
+    edit_json(damaged / "config.json", lambda config: config.update(return_dict=False))
+    export_model(str(damaged), None, Precision.FP32, empty_repository, SilentProgress())
+
+
+def test_integer_weights(refusal: Refusal, damaged: Path) -> None:
+    path = damaged / "model.safetensors"
+    save_file({key: value.to(torch.int8) for key, value in load_file(path).items()}, path, {"format": "pt"})
+    assert "holds I8 tensors" in refusal.of(damaged)
+
+
+def test_half_precision_weights_are_exported(damaged: Path, empty_repository: Path) -> None:
+    path = damaged / "model.safetensors"
+    save_file({key: value.to(torch.float16) for key, value in load_file(path).items()}, path, {"format": "pt"})
+    export_model(str(damaged), None, Precision.FP32, empty_repository, SilentProgress())
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../b.safetensors"}}'])
+def test_an_index_of_shards_that_cannot_be_followed(refusal: Refusal, damaged: Path, content: str) -> None:
+    (damaged / "model.safetensors").rename(damaged.parent / "b.safetensors")
+    (damaged / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json" in refusal.of(damaged)
+
+
+def test_sharded_weights_are_exported_and_hashed_shard_by_shard(damaged: Path, empty_repository: Path) -> None:
+    weights = load_file(damaged / "model.safetensors")
+    (damaged / "model.safetensors").unlink()
+    (damaged / "stray.safetensors").write_bytes(b"of no concern")
+    names = sorted(weights)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for shard, keys in shards.items():
+        save_file({key: weights[key] for key in keys}, damaged / shard, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {key: shard for shard, keys in shards.items() for key in keys}}
+    (damaged / "model.safetensors.index.json").write_text(json.dumps(index))
+    export_model(str(damaged), None, Precision.FP32, empty_repository, SilentProgress())
+    provenance = json.loads(exported_files(empty_repository)[1].read_text())
+    assert sorted(provenance["weights_sha256"]) == sorted(shards)
+
+
+@pytest.mark.parametrize("model", ["~nosuchuser/x", "x" * 5000, "a\0b"])
+def test_a_name_that_can_be_no_folder(refusal: Refusal, model: str) -> None:
+    refusal.of(model)
+
+
+def test_an_empty_name_is_wrong_usage(empty_repository: Path) -> None:
+    result = CliRunner().invoke(deepfake, ["export", "--model", "", "--repository", str(empty_repository)])
+    assert result.exit_code == 2
+    assert CliRunner().invoke(deepfake, ["export", "--repository", ""]).exit_code == 2

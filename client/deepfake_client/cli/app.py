@@ -54,4 +54,7 @@ def run() -> NoReturn:
         # `deepfake classify … | head`: the reader has what it wanted.
         sys.stdout = None  # or the interpreter complains when it flushes
         sys.exit(1)
+    except OSError as error:
+        # What is ours has been reported by the commands; this is stdout on a full disk, or a terminal that has gone.
+        fail(f"cannot write the result: {error.strerror or error}")
     sys.exit(status if isinstance(status, int) else 0)

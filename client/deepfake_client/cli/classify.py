@@ -15,10 +15,11 @@ from deepfake_client import DeepfakeClient, DeepfakeError, Failure, Verdict
 from .console import fail, stderr
 from .files import list_files
 from .formats import WRITERS, Writer
+from .given_path import GivenPath
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=GivenPath())
 @click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https.")
 @click.option(
     "--format",
@@ -62,6 +63,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _write(results: Iterable[Verdict | Failure], writer: Writer, paths: Sequence[Path]) -> tuple[int, int]:
     """Write each result as it comes; how many there were, and how many of them are failures."""
+    if sys.stdout is None:
+        fail("there is no standard output to write to")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be valid UTF-8
     total = failed = 0
     with _progress() as progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import fail, say
+from .given_path import GivenPath
 from .progress import StepProgress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 )
 @click.option(
     "--repository",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     default=Path("model_repository"),
     show_default=True,
     help="Model repository to write into.",
@@ -48,6 +49,8 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 )
 def command(model: str, revision: str | None, precision: str, repository: Path, model_version: int) -> None:
     """Write a checkpoint into the model repository as TorchScript, checked against transformers."""
+    if not model:
+        raise click.UsageError("--model is empty; is a variable not set?")
     try:
         from deepfake_deploy.export import ExportError, Precision, export_model
     except ModuleNotFoundError as error:

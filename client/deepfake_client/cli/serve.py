@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import fail, say, waiting
+from .given_path import GivenPath
 from .size import Size
 
 if TYPE_CHECKING:
     from deepfake_deploy.embedded import EmbeddedTriton
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost")
 PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 @click.command()
 @click.option(
     "--repository",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     default=Path("model_repository"),
     show_default=True,
     help="Model repository to serve.",
@@ -36,7 +37,7 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
 )
 @click.option(
     "--drain-seconds",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 3600),
     default=30,
     show_default=True,
     help="At a stop, how long requests in flight may take to finish.",
@@ -56,7 +57,7 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
 @click.option("--grpc-tls-client-ca", type=PEM_FILE, help="Callers must show a certificate of this CA (mutual TLS).")
 @click.option(
     "--poll-seconds",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 86400),
     default=0,
     show_default=True,
     help="Look so often for new and removed model versions; 0 serves what is there at the start.",

@@ -46,7 +46,9 @@ def _classify(server: EmbeddedTriton, paths: tuple[Path, ...], *, stand_in: bool
     """Print a verdict per image and protocol; False when an image got none."""
     complete = True
     with tempfile.TemporaryDirectory(prefix="deepfake-demo-") as folder:
-        images = [path for given in paths for path in list_files(given)] or draw_faces(Path(folder))
+        images = [path for given in paths for path in list_files(given)] if paths else draw_faces(Path(folder))
+        if not images:
+            fail(f"{', '.join(map(str, paths))}: no files in it")
         for url in (server.grpc_url, server.http_url):
             click.echo(f"\n{url}")
             with DeepfakeClient(url) as client:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import EmbeddedTritonError
 from .installation import Installation
 
 # What an outsider must not reach: loading models, registering memory, and changing traces and logs.
@@ -29,6 +31,28 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
     """With it callers must show a certificate that it signed (mutual TLS)."""
+
+    def check(self) -> None:
+        """Refuse what Triton would only call a taken port.
+
+        Raises:
+            EmbeddedTritonError: a file is no PEM file of its kind, or the key is not the certificate's.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # An empty password: a key that has one must not make the server ask for it on the terminal.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
+            raise EmbeddedTritonError(
+                f"{self.certificate} and {self.key} are no certificate with its unencrypted key ({reason})"
+            ) from None
+        try:
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
+            raise EmbeddedTritonError(f"{self.client_ca} holds no certificate ({reason})") from None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,26 @@ from collections.abc import Mapping
 from .errors import EmbeddedTritonError
 
 
+def resolve(host: str) -> str:
+    """The IPv4 address of `host`: Triton takes a name for HTTP as 255.255.255.255, and an IPv6 address for a taken port.
+
+    Raises:
+        EmbeddedTritonError: it has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        raise EmbeddedTritonError(
+            f"host {host}: no IPv4 address or name of one; use 127.0.0.1, 0.0.0.0 or an address of this machine"
+        ) from None
+    return str(found[0][4][0])
+
+
 def choose_ports(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
     """Check that each port can be bound on `host`; 0 picks a free one.
 
     Args:
-        host: address or name to bind to.
+        host: IPv4 address to bind to.
         wanted: purpose ("http", "grpc", "metrics") → port.
 
     Raises:
@@ -35,19 +50,11 @@ def choose_ports(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 def _bind(host: str, port: int, purpose: str) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise EmbeddedTritonError(
-            f"host {host}: {error.strerror}; give an address of this machine with --host"
-        ) from None
-    probe = socket.socket(family, kind, protocol)
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # As the servers do, so that connections lingering after a restart do not count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
+        probe.bind((host, port))
         return probe
     except OSError as error:
         probe.close()

@@ -26,7 +26,11 @@ def check_repository(repository: Path) -> None:
         raise EmbeddedTritonError(f"{repository}: not a model repository (no folder in it has a config.pbtxt)")
     for configuration in configurations:
         model = configuration.parent
-        if not _BACKEND.search(configuration.read_text()):
+        try:
+            text = configuration.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise EmbeddedTritonError(f"{configuration}: {error.strerror}; it must be a readable file") from None
+        if not _BACKEND.search(text):
             continue
         if not any(path.parent.name.isdigit() for path in model.glob("*/model.pt")):
             raise EmbeddedTritonError(

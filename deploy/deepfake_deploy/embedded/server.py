@@ -22,7 +22,7 @@ from .connections import refuse_further_requests
 from .errors import EmbeddedTritonError
 from .installation import find_installation
 from .log import LogReader
-from .ports import choose_ports
+from .ports import choose_ports, resolve
 from .repository import check_repository
 from .workers import dead_workers
 
@@ -35,7 +35,7 @@ class EmbeddedTriton:
 
     Args:
         repository: model repository; its TorchScript models must have been exported.
-        host: address to bind to; loopback unless told otherwise.
+        host: IPv4 address to bind to, or a name of one; loopback unless told otherwise.
         http_port, grpc_port, metrics_port: 0 picks a free one.
         drain_seconds: at a stop, how long requests in flight may take to finish.
         response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
@@ -83,17 +83,17 @@ class EmbeddedTriton:
     @property
     def http_url(self) -> str:
         """http://host:port of the inference API."""
-        return f"http://{self._address}:{self._ports['http']}"
+        return f"http://{self._host}:{self._ports['http']}"
 
     @property
     def grpc_url(self) -> str:
         """grpc://host:port of the inference API; grpcs:// with TLS."""
-        return f"{'grpc' if self._tls is None else 'grpcs'}://{self._address}:{self._ports['grpc']}"
+        return f"{'grpc' if self._tls is None else 'grpcs'}://{self._host}:{self._ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
         """http://host:port/metrics, in Prometheus' format."""
-        return f"http://{self._address}:{self._ports['metrics']}/metrics"
+        return f"http://{self._host}:{self._ports['metrics']}/metrics"
 
     @property
     def pid(self) -> int:
@@ -110,6 +110,9 @@ class EmbeddedTriton:
         """
         check_repository(self._repository)
         installation = find_installation()
+        if self._tls is not None:
+            self._tls.check()
+        self._host = resolve(self._host)
         self._ports = choose_ports(self._host, self._wanted_ports)
         options = ServerOptions(
             repository=self._repository.resolve(),
@@ -198,10 +201,6 @@ class EmbeddedTriton:
     ) -> None:
         self.stop()
 
-    @property
-    def _address(self) -> str:
-        return f"[{self._host}]" if ":" in self._host else self._host
-
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             raise EmbeddedTritonError("the embedded Triton is not running; call start() first")
@@ -254,7 +253,7 @@ class EmbeddedTriton:
 
 def _reachable(host: str) -> str:
     """An address under which a server bound to `host` answers."""
-    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - a lookup, nothing is bound
+    return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - a comparison, nothing is bound
 
 
 def _end_with_parent() -> None:

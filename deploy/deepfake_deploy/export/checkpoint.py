@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .stand_in import STAND_IN, write_stand_in
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_FLOATS = {"F32", "F16", "BF16", "F64"}
 _UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the classifier does not call
 
 
@@ -47,7 +49,7 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
     Raises:
         ExportError: it does not exist, or a revision is given for something that has none.
     """
-    if model == STAND_IN or Path(model).expanduser().is_dir():
+    if model == STAND_IN or _is_folder(model):
         if revision is not None:
             raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
         if model == STAND_IN:
@@ -75,7 +77,7 @@ def weight_files(checkpoint: Checkpoint) -> list[Path]:
         ExportError: there are none, only pickles, or one is truncated.
     """
     folder, name = checkpoint.folder, checkpoint.model_id
-    files = sorted(folder.glob("*.safetensors"))
+    files = _files_of(folder)
     if not files:
         pickles = sorted(path.name for pattern in _PICKLE_WEIGHTS for path in folder.glob(pattern))
         found = (
@@ -84,13 +86,33 @@ def weight_files(checkpoint: Checkpoint) -> list[Path]:
         raise ExportError(f"{name}: {found}; safetensors are needed: save it with save_pretrained()")
     for path in files:
         try:
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as tensors:
+                kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
             raise ExportError(f"{path}: truncated or damaged safetensors ({error}); fetch it again") from None
         except OSError as error:
             raise ExportError(f"{path}: {error.strerror or error}; make it readable") from None
+        if strange := sorted(kinds - _FLOATS):
+            raise ExportError(
+                f"{path}: holds {', '.join(strange)} tensors; weights in F32, F16, BF16 or F64 are expected"
+            )
     return files
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """What transformers loads: model.safetensors, or the shards that an index names."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return [path for path in [folder / "model.safetensors"] if path.is_file()]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = [folder / name for name in names]
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        raise ExportError(f"{index}: not an index of safetensors shards; fetch or save the checkpoint again") from None
+    for shard in shards:
+        if shard.parent != folder or not shard.is_file():
+            raise ExportError(f"{index}: names {shard.name}, which is not in the folder; fetch the checkpoint again")
+    return shards
 
 
 def sha256_of(path: Path) -> str:
@@ -117,16 +139,19 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be named below, where transformers only points to its log
+                attn_implementation="sdpa",
+                return_dict=True,
             )
-    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
+    except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
-            f"{checkpoint.model_id}: its weights do not fit its config.json: {_first_line(error)}"
+            f"{checkpoint.model_id}: transformers cannot load it: {_first_line(error)}; save it anew with save_pretrained()"
         ) from None
     model: SiglipForImageClassification = loaded[0]
     loading: dict[str, Any] = loaded[1]
     # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"])
+    mismatched = sorted(_mismatch(key) for key in loading["mismatched_keys"])
     if missing or mismatched:
         keys = missing + mismatched
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -138,14 +163,35 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
     return model
 
 
+def _mismatch(key: Any) -> str:
+    """Name of a tensor of another shape, with both shapes where transformers tells them."""
+    if not isinstance(key, tuple):
+        return str(key)
+    shapes = " and ".join(str(tuple(shape)) for shape in key[1:])
+    return f"{key[0]} ({shapes})" if shapes else str(key[0])
+
+
+def _is_folder(model: str) -> bool:
+    try:
+        return Path(model).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False  # too long, of no user, or with a null character: no folder at any rate
+
+
 def load_processor(checkpoint: Checkpoint) -> BaseImageProcessor:
     """transformers' own image processor of the checkpoint, in its Pillow form, which the contract is equal to."""
-    with silent_transformers():
-        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
-            checkpoint.folder, backend="pil", local_files_only=True
-        )
+    try:
+        with silent_transformers():
+            processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
+                checkpoint.folder, backend="pil", local_files_only=True
+            )
+    except Exception as error:
+        raise ExportError(
+            f"{checkpoint.model_id}: transformers cannot load its image processor: {_first_line(error)}"
+        ) from None
     return processor
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

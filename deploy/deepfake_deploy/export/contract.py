@@ -41,9 +41,10 @@ def read_labels(repository: Path) -> list[str]:
     path = repository / MODEL_NAME / "labels.txt"
     try:
         return path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
         raise ExportError(
-            f"{path}: {error.strerror}; --repository must name a folder like this project's model_repository"
+            f"{path}: {reason}; --repository must name a folder like this project's model_repository"
         ) from None
 
 
@@ -55,6 +56,7 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     """
     config = _read_json(folder / "config.json")
     architectures = config.get("architectures") or []
+    architectures = architectures if isinstance(architectures, list) else [architectures]
     if config.get("model_type") != "siglip" or ARCHITECTURE not in architectures:
         found = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
         raise ExportError(
@@ -67,9 +69,14 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
             f"labels.txt are {_quoted(labels)}, in this order; export a checkpoint with these labels, or change "
             "labels.txt and whoever relies on it"
         )
-    size = (config.get("vision_config") or {}).get("image_size", IMAGE_SIZE)  # transformers' default is 224
-    if size not in (IMAGE_SIZE, [IMAGE_SIZE, IMAGE_SIZE]):
-        raise ExportError(f"{folder / 'config.json'}: its image size is {size}, the contract's is {IMAGE_SIZE}")
+    vision = config.get("vision_config") or {}
+    if not isinstance(vision, dict):
+        raise ExportError(f"{folder / 'config.json'}: its vision_config is {vision!r:.40}, an object is expected")
+    size = vision.get("image_size", IMAGE_SIZE)  # transformers' default is 224
+    if type(size) is not int or size != IMAGE_SIZE:
+        raise ExportError(f"{folder / 'config.json'}: its image size is {size!r}, the contract's is {IMAGE_SIZE}")
+    if config.get("quantization_config"):
+        raise ExportError(f"{folder / 'config.json'}: its weights are quantised; export the checkpoint they came from")
 
 
 def check_preprocessing(folder: Path) -> Preprocessing:
@@ -93,6 +100,7 @@ def check_preprocessing(folder: Path) -> Preprocessing:
         "do_rescale": (config.get("do_rescale", True), True),
         "do_normalize": (config.get("do_normalize", True), True),
         "do_center_crop": (config.get("do_center_crop") or False, False),
+        "do_pad": (config.get("do_pad") or False, False),
     }
     differences = [
         f"{key} is {_shown(key, found)}, {_shown(key, wanted)} expected"
@@ -119,7 +127,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ExportError(f"{path}: {error.strerror}; a checkpoint of transformers has it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ExportError(f"{path}: not valid JSON ({error}); fetch or save the checkpoint again") from None
     if not isinstance(content, dict):
         raise ExportError(f"{path}: not a JSON object; fetch or save the checkpoint again")
@@ -139,6 +147,6 @@ def _quoted(labels: list[str]) -> str:
 
 
 def _shown(key: str, value: Any) -> str:
-    if key == "resample" and value in set(Resampling):
+    if key == "resample" and isinstance(value, int) and value in set(Resampling):
         return f"{value} ({Resampling(value).name.lower()})"
-    return str(value)
+    return repr(value)
