@@ -18,7 +18,7 @@ ARGS ?=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long overload lint format serve clean
+.PHONY: help demo test overload lint format serve clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,9 +28,6 @@ demo: $(VENV)/.demo ## install, export, serve, and classify a few images over gR
 
 test: $(VENV)/.dev ## install what the tests need and run them all (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
-
-test-long: $(VENV)/.dev ## the tests that break connections, with all their images
-	@DEEPFAKE_LONG_TESTS=1 $(BIN)/python -m pytest tests/client/test_replicas_that_fail.py $(ARGS)
 
 lint: $(VENV)/.dev ## formatting, lints and types
 	@$(BIN)/ruff format --check

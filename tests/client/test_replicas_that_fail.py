@@ -18,8 +18,6 @@ from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from variants import AnyClient
 
 IMAGES = 2_000
-# As many take a minute for each of the four ways; `make test-long` takes them.
-IMAGES_OVER_BAD_WIRES = 2_000 if os.environ.get("DEEPFAKE_LONG_TESTS") else 500
 DISTINCT = 20
 
 
@@ -168,12 +166,12 @@ def test_wires_that_reset_delay_and_cut_lose_no_image(
         client = make_client([one.url, other.url])
 
         def disturb(done: int) -> None:
-            if done in (IMAGES_OVER_BAD_WIRES // 3, IMAGES_OVER_BAD_WIRES // 2):
+            if done in (IMAGES // 3, IMAGES // 2):
                 other.reset_all()
 
-        verdicts = classify_all(client, pictures, IMAGES_OVER_BAD_WIRES, disturb)
+        verdicts = classify_all(client, pictures, IMAGES, disturb)
         assert one.resets + one.cuts + other.resets > 2
-    assert_each_got_its_own(verdicts, IMAGES_OVER_BAD_WIRES, expected)
+    assert_each_got_its_own(verdicts, IMAGES, expected)
 
 
 def test_a_lone_server_that_restarts_is_waited_for(
