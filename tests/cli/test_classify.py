@@ -133,7 +133,6 @@ def test_wrong_usage_is_exit_code_two(arguments: list[str]) -> None:
 def test_a_file_name_cannot_steer_the_terminal(triton: EmbeddedTriton, tmp_path: Path) -> None:
     (tmp_path / "a\x1b[31m\nb.jpg").write_bytes(encoded(photo_like(64, 64, 3), "JPEG"))
     (tmp_path / "broken\x1b[2J.jpg").write_bytes(b"no image")
-    os.fspath(tmp_path)
     run = classify(tmp_path, "--url", triton.grpc_url)
     assert "\x1b" not in run.stdout + run.stderr
     assert len(run.stdout.splitlines()) == 3

@@ -137,12 +137,11 @@ def test_it_listens_on_loopback_alone(triton: object) -> None:
 
 
 def test_the_whole_log_is_shown_on_request(repository: Path) -> None:
-    command = [sys.executable, "-m", "deepfake_client.cli", "serve", "--repository", str(repository), "--verbose"]
     with serving(repository, "--verbose") as server:
         server.signal(signal.SIGTERM)
         _, stdout, stderr = server.end()
     assert stdout == ""
-    assert "successfully unloaded 'deepfake_vs_real' version 1" in stderr, command
+    assert "successfully unloaded 'deepfake_vs_real' version 1" in stderr
 
 
 @pytest.mark.parametrize("purpose", ["http", "grpc", "metrics"])
