@@ -50,6 +50,7 @@ from ._messages import (
 )
 from ._model_info import ModelInfo
 from ._outcome import RequestOutcome
+from ._provenance import Provenance
 from ._transport import AsyncTransport, Transport
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageLimits
@@ -83,6 +84,7 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "ProtocolError",
+    "Provenance",
     "RequestError",
     "RequestOutcome",
     "RequestRejectedError",

@@ -21,6 +21,7 @@ from ._inputs import Decode
 from ._messages import Tensor
 from ._model_info import ModelInfo
 from ._outcome import OnRequest
+from ._provenance import Provenance
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import AsyncTransport
 from ._verdict import Failure, Verdict
@@ -203,6 +204,32 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
         )
         return await self._run(self._core.model_info(call))
+
+    async def provenance(
+        self,
+        model_version: str = "",
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Provenance | None:
+        """Where the weights of the classifier come from, and whether they are only a stand-in.
+
+        Args:
+            model_version: of `deepfake_vs_real`, also with `decode="server"`; "" for the client's own, or else the
+                highest that is served.
+            timeout, max_retries, request_id, headers, traceparent: as in `classify`.
+
+        Returns:
+            None when the server does not say: its repository lacks the model `provenance`, or nothing lies beside the
+            weights.
+        """
+        call = self._defaults.begin(
+            timeout=timeout, max_retries=max_retries, request_id=request_id, headers=headers, traceparent=traceparent
+        )
+        return await self._run(self._core.provenance(model_version, call))
 
     async def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""

@@ -26,11 +26,21 @@ from ._errors import (
     WireError,
 )
 from ._image_source import name_of
-from ._inputs import ModelInput
+from ._inputs import ModelInput, PixelsInput
 from ._labels import LabelBook, labels_from
-from ._messages import InferRequest, InferResponse, Method, ModelConfig, ModelQuery, RequestedOutput, Tensor
+from ._messages import (
+    InferRequest,
+    InferResponse,
+    Method,
+    ModelConfig,
+    ModelMetadata,
+    ModelQuery,
+    RequestedOutput,
+    Tensor,
+)
 from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
 from ._outcome import OnRequest, RequestOutcome, report
+from ._provenance import Provenance, provenance_in, provenance_request
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
@@ -127,6 +137,32 @@ class Core(Generic[T]):
         except DeepfakeError as error:
             raise named(error, None, call) from None
 
+    def provenance(self, model_version: str, call: Call) -> Steps[Provenance | None]:
+        """Where the weights of the classifier come from; None when the server does not say."""
+        # The ensemble has a version of its own, and runs the classifier's highest.
+        classifier = self.model if self.input.name == PIXELS else PixelsInput.model
+        version = model_version or (self.version if classifier == self.model else "")
+        try:
+            if not version:
+                version = yield from self._highest_version(classifier, call.part("-version"))
+
+            def message(remaining: float) -> InferRequest:
+                waits = _queue_timeout(remaining)
+                return provenance_request(classifier, version, call.request_id, waits, self._headers(call))
+
+            try:
+                response: InferResponse = yield from self._exchange(call, "infer", message)
+            except UnknownModelError:
+                return None  # a repository without the model that tells
+            return provenance_in(response, version)
+        except DeepfakeError as error:
+            raise named(error, None, call) from None
+
+    def _highest_version(self, model: str, call: Call) -> Steps[str]:
+        query = ModelQuery(model, "", self._headers(call))
+        metadata: ModelMetadata = yield from self._exchange(call, "model_metadata", lambda _: query)
+        return max(metadata.versions, key=lambda each: int(each) if each.isdecimal() else -1, default="")
+
     def _verdicts(self, tensor: Tensor, source: str | None, call: Call) -> Steps[list[Verdict]]:
         response = yield from self._infer(call, tensor, RequestedOutput(PROBABILITIES), self.version)
         scores = probabilities_in(response, tensor.shape[0])
@@ -179,7 +215,7 @@ class Core(Generic[T]):
                 request_id=call.request_id,
                 inputs={self.input.name: tensor},
                 outputs=(output,),
-                queue_timeout_microseconds=max(1, int(remaining * _QUEUE_SHARE * 1e6)),
+                queue_timeout_microseconds=_queue_timeout(remaining),
                 priority=call.priority,
                 headers=self._headers(call),
             )
@@ -274,6 +310,11 @@ class Core(Generic[T]):
 
     def _headers(self, call: Call) -> Headers:
         return self.identity.headers(call.headers)
+
+
+def _queue_timeout(remaining: float) -> int:
+    """Microseconds that a request may wait in the server's queue, when its call has `remaining` seconds."""
+    return max(1, int(remaining * _QUEUE_SHARE * 1e6))
 
 
 def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError:

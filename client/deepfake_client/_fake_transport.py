@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError
+from ._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
 from ._inputs import EncodedInput
 from ._messages import (
     InferRequest,
@@ -22,6 +23,8 @@ from ._messages import (
     TensorInfo,
 )
 from ._model_info import PIXELS, PROBABILITIES
+from ._provenance import PROVENANCE
+from ._string_tensors import string_tensor
 from .preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
@@ -40,6 +43,7 @@ class _FakeServer:
         max_batch_size: int = 32,
         ready: bool = True,
         endpoint: str = "fake://server",
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """A fake.
 
@@ -53,12 +57,14 @@ class _FakeServer:
             max_batch_size: larger requests are refused.
             ready: what `ready()` says.
             endpoint: how errors and logs call it.
+            provenance: what `provenance()` finds, as in the export's `provenance.json`; None for a server without it.
         """
         self.probabilities = probabilities
         self.labels = tuple(labels)
         self.version = version
         self.max_batch_size = max_batch_size
         self.ready = ready
+        self.provenance = provenance
         self.closed = False
         #: every inference asked for, in order, the questions for the labels left out
         self.requests: list[InferRequest] = []
@@ -73,6 +79,8 @@ class _FakeServer:
         return self._endpoint
 
     def _infer(self, request: InferRequest) -> InferResponse:
+        if request.model == PROVENANCE:
+            return self._tell_provenance(request)
         rows = _rows_of(request)
         if len(rows) > self.max_batch_size:
             raise RequestRejectedError(f"the batch of {len(rows)} is over the model's {self.max_batch_size}")
@@ -90,6 +98,12 @@ class _FakeServer:
             request.model, request.version or self.version, request.request_id, {PROBABILITIES: output}
         )
 
+    def _tell_provenance(self, request: InferRequest) -> InferResponse:
+        if self.provenance is None:
+            raise UnknownModelError(f"the server does not have this model: {PROVENANCE}")
+        document = string_tensor([json.dumps(dict(self.provenance)).encode()], (1, 1))
+        return InferResponse(request.model, "1", request.request_id, {PROVENANCE: document})
+
     def _scores(self, rows: Pixels) -> Tensor:
         answer = self.probabilities
         found = np.array([answer(row) if callable(answer) else answer for row in rows], "<f4")
@@ -99,8 +113,7 @@ class _FakeServer:
 
     def _names(self, classes: int) -> Tensor:
         names = [f"{0:.6f}:{index}:{label}".encode() for index, label in enumerate(self.labels)][:classes]
-        data = b"".join(len(name).to_bytes(4, "little") + name for name in names)
-        return Tensor("BYTES", (1, len(names)), data)
+        return string_tensor(names, (1, len(names)))
 
     def _metadata(self, query: ModelQuery) -> ModelMetadata:
         takes = TensorInfo(PIXELS, "UINT8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3))

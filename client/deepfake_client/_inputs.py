@@ -15,6 +15,7 @@ from ._errors import InvalidArgumentError
 from ._image_source import read_encoded
 from ._messages import Tensor
 from ._scores import tensor_of
+from ._string_tensors import string_tensor
 from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
 
 #: Who decodes images: this process, or the server.
@@ -63,11 +64,11 @@ class EncodedInput:
     def prepare(self, image: ImageSource, limits: ImageLimits) -> Tensor:
         if isinstance(image, (Image.Image, np.ndarray)):
             # Of the model's size: small, quick to encode, and left as it is by the server's resize.
-            return _bytes_tensor(_png(Image.fromarray(to_pixels(load_image(image, limits=limits)))))
-        return _bytes_tensor(read_encoded(image, limits.max_bytes))
+            return string_tensor([_png(Image.fromarray(to_pixels(load_image(image, limits=limits))))], (1, 1))
+        return string_tensor([read_encoded(image, limits.max_bytes)], (1, 1))
 
     def black(self) -> Tensor:
-        return _bytes_tensor(_png(Image.new("RGB", (1, 1))))
+        return string_tensor([_png(Image.new("RGB", (1, 1)))], (1, 1))
 
 
 def input_for(decode: Decode) -> ModelInput:
@@ -87,7 +88,3 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _bytes_tensor(content: bytes) -> Tensor:
-    return Tensor("BYTES", (1, 1), len(content).to_bytes(4, "little") + content)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ._errors import ProtocolError
 from ._messages import Tensor
+from ._string_tensors import strings_in
 
 
 class LabelBook:
@@ -33,7 +34,7 @@ def labels_from(tensor: Tensor) -> tuple[str, ...]:
         ProtocolError: a class has no label, or two have the same.
     """
     by_index: dict[int, str] = {}
-    for element in _strings(bytes(tensor.data)):
+    for element in strings_in(tensor):
         _, _, rest = element.partition(":")
         index, _, label = rest.partition(":")
         if not index.isdecimal() or not label:
@@ -42,17 +43,3 @@ def labels_from(tensor: Tensor) -> tuple[str, ...]:
     if not by_index or sorted(by_index) != list(range(len(by_index))) or len(set(by_index.values())) != len(by_index):
         raise ProtocolError("the model's class names are incomplete or not distinct: check labels.txt on the server")
     return tuple(by_index[index] for index in range(len(by_index)))
-
-
-def _strings(data: bytes) -> list[str]:
-    """The elements of a BYTES tensor."""
-    found: list[str] = []
-    position = 0
-    while position < len(data):
-        length = int.from_bytes(data[position : position + 4], "little")
-        end = position + 4 + length
-        if end > len(data):
-            raise ProtocolError("a string tensor of the answer is shorter than it says")
-        found.append(data[position + 4 : end].decode("utf-8", "replace"))
-        position = end
-    return found

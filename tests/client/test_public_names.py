@@ -40,6 +40,7 @@ NAMES = [
     "NotReadyError",
     "OverloadedError",
     "ProtocolError",
+    "Provenance",
     "RequestError",
     "RequestOutcome",
     "RequestRejectedError",

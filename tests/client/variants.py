@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from deepfake_client import AsyncDeepfakeClient, DeepfakeClient, Failure, ModelInfo, Verdict
+from deepfake_client import AsyncDeepfakeClient, DeepfakeClient, Failure, ModelInfo, Provenance, Verdict
 
 T = TypeVar("T")
 
@@ -54,6 +54,9 @@ class BlockingClient:
 
     def model_info(self, **options: Any) -> ModelInfo:
         return self._wait(self._client.model_info(**options))
+
+    def provenance(self, *arguments: Any, **options: Any) -> Provenance | None:
+        return self._wait(self._client.provenance(*arguments, **options))
 
     def close(self) -> None:
         self._wait(self._client.close())
