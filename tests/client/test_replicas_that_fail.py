@@ -14,7 +14,7 @@ import pytest
 from chaos_proxy import ChaosProxy, Mischief
 from deepfake_client import DeepfakeClient, RequestOutcome, Verdict
 from deepfake_client.preprocessing import Pixels
-from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+from deepfake_deploy.embedded import EmbeddedTriton
 from variants import AnyClient
 
 IMAGES = 2_000
@@ -55,15 +55,8 @@ class RestartableTriton:
         self._server.wait(3)
         self._server.kill()
         grpc_port, http_port = (int(url.rsplit(":", 1)[1]) for url in (self.grpc_url, self.http_url))
-        for attempt in range(5):
-            self._server = EmbeddedTriton(self._repository, drain_seconds=2, grpc_port=grpc_port, http_port=http_port)
-            try:
-                return self._server.start()
-            except EmbeddedTritonError:
-                # Triton 2.51 sometimes dies of a segmentation fault when requests come while it starts.
-                if attempt == 4:
-                    raise
-        return None
+        self._server = EmbeddedTriton(self._repository, drain_seconds=2, grpc_port=grpc_port, http_port=http_port)
+        self._server.start()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import os
 import secrets
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from . import end_with_parent
 from .accelerator import cuda_device_count
 from .command import ServerOptions, TlsFiles, server_arguments, server_environment, write_backend_directory
 from .connections import refuse_further_requests
@@ -27,7 +27,6 @@ from .repository import check_repository
 from .workers import dead_workers
 
 LOOPBACK = "127.0.0.1"
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class EmbeddedTriton:
@@ -130,7 +129,10 @@ class EmbeddedTriton:
             backends = write_backend_directory(Path(folder) / "backends", installation)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
-                server_arguments(options, installation, backends, self._shm_prefix),
+                [
+                    *(sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid())),
+                    *server_arguments(options, installation, backends, self._shm_prefix),
+                ],
                 env=server_environment(installation, os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -138,7 +140,6 @@ class EmbeddedTriton:
                 text=True,
                 errors="replace",
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
-                preexec_fn=_end_with_parent,
             )
             resources.callback(self._end_process)
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
@@ -254,8 +255,3 @@ class EmbeddedTriton:
 def _reachable(host: str) -> str:
     """An address under which a server bound to `host` answers."""
     return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - a comparison, nothing is bound
-
-
-def _end_with_parent() -> None:
-    # Should this process be killed outright, the kernel tells the server to stop.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
