@@ -13,12 +13,16 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 PIP_ARGS ?=
 IMAGES ?=
 ARGS ?=
+# Each has a Triton of its own; most of a test's time is waiting for one. TEST_PROCESSES=0: all in one, for a debugger.
+TEST_PROCESSES ?= 2
+# What `make serve` listens on.
+HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 
 # pip shows its progress on a terminal and is quiet in a pipe.
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test overload lint format serve clean
+.PHONY: help demo test faults observe overload loadtest capacity lint format serve scan clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,22 +31,39 @@ demo: $(VENV)/.demo ## install, export, serve, and classify a few images over gR
 	@$(BIN)/python -m deepfake_deploy.demo $(IMAGES)
 
 test: $(VENV)/.dev ## install what the tests need and run them all (ARGS=… goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev ## formatting, lints and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 
+faults: $(VENV)/.dev ## break a real server six ways, and see which alerts fire (needs Debian's prometheus)
+	@$(BIN)/python loadtests/faults.py $(ARGS)
+
 overload: $(VENV)/.dev ## what the server does at four times its capacity, for a minute over each protocol
 	@$(BIN)/python loadtests/overload.py $(ARGS)
+
+loadtest: $(VENV)/.dev ## Locust's web page on port 8089, for the server at HOST=… (ARGS=… goes to locust)
+	@$(BIN)/locust -f loadtests/locustfile.py --web-host 127.0.0.1 --host '$(HOST)' $(ARGS)
+
+capacity: $(VENV)/.dev ## images per second that a replica holds, what limits it, replicas to run (ARGS='--slo-p95-ms 1000 --traffic 200')
+	@$(BIN)/python loadtests/capacity.py $(ARGS)
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+observe: $(VENV)/.demo ## the embedded Triton beside a Prometheus with the alerts, and a short load (needs Debian's prometheus)
+	@$(BIN)/python -m deepfake_deploy.observe $(ARGS)
+
 serve: $(VENV)/.demo ## serve model_repository/ with the embedded Triton (ARGS=… goes to `deepfake serve`)
 	@$(BIN)/deepfake serve $(ARGS)
+
+scan: $(VENV)/scan/bin/checkov ## security scan of the Kubernetes overlay gpu (needs kubectl)
+	@kubectl kustomize deploy/kubernetes/overlays/gpu > $(VENV)/scan/gpu.yaml
+	@$(VENV)/scan/bin/checkov --config-file deploy/kubernetes/checkov.yaml --framework kubernetes --file $(VENV)/scan/gpu.yaml \
+		--skip-download --compact --quiet
 
 clean: ## remove the virtual environment and the caches; exported weights stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -57,6 +78,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo 'Installing what the tests need into $(VENV); this takes a minute or more' >&2
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
+
+# On its own: its hundred packages need not agree with ours.
+$(VENV)/scan/bin/checkov: | $(VENV)/bin/python
+	@$(BIN)/python -m venv $(VENV)/scan
+	@$(VENV)/scan/bin/python -m pip install --disable-pip-version-check --quiet checkov==3.3.30
 
 $(VENV)/bin/python:
 	@[ -n '$(PYTHON)' ] || { echo 'make: no Python 3.10 to 3.12 with venv was found; install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make demo PYTHON=/path/to/python3.12' >&2; exit 1; }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from checkpoints import make_checkpoint
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
-from exports import SilentProgress
+from exports import SilentProgress, copy_repository
 from project import ROOT
 
 
@@ -55,12 +54,3 @@ def faces() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of faces; name one with folders `Deepfake` and `Real one` in DEEPFAKE_TEST_FACES")
     return folder
-
-
-def copy_repository(target: Path) -> Path:
-    """A copy of model_repository/ without the weights that somebody may have exported into it."""
-
-    def exported(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(folder).name == "deepfake_vs_real" and name.lstrip(".")[0].isdigit()]
-
-    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=exported))

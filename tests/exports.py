@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from deepfake_deploy.export.torchscript import deserialise
+from project import ROOT
 
 
 class SilentProgress:
@@ -29,3 +31,12 @@ def exported_files(repository: Path) -> tuple[Path, Path]:
 def load_exported(repository: Path) -> torch.jit.ScriptModule:
     """The exported module, on the CPU."""
     return deserialise(exported_files(repository)[0].read_bytes(), torch.device("cpu"))
+
+
+def copy_repository(target: Path) -> Path:
+    """A copy of model_repository/ without the weights that somebody may have exported into it."""
+
+    def exported(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder).name == "deepfake_vs_real" and name.lstrip(".")[0].isdigit()]
+
+    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=exported))

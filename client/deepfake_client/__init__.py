@@ -29,12 +29,14 @@ from ._errors import (
     InvalidArgumentError,
     NotReadyError,
     OverloadedError,
+    PolicyMismatchError,
     ProtocolError,
     RequestError,
     RequestRejectedError,
     ServerError,
     TLSError,
     UnknownModelError,
+    VerdictLogError,
     WireError,
 )
 from ._fake_transport import AsyncFakeTransport, FakeTransport
@@ -50,6 +52,8 @@ from ._messages import (
 )
 from ._model_info import ModelInfo
 from ._outcome import RequestOutcome
+from ._policy import DecisionPolicy
+from ._policy_evidence import PolicyEvidence
 from ._provenance import Provenance
 from ._transport import AsyncTransport, Transport
 from ._verdict import Failure, Verdict
@@ -63,6 +67,7 @@ __all__ = [
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",
+    "DecisionPolicy",
     "DeepfakeClient",
     "DeepfakeError",
     "Failure",
@@ -83,6 +88,8 @@ __all__ = [
     "ModelQuery",
     "NotReadyError",
     "OverloadedError",
+    "PolicyEvidence",
+    "PolicyMismatchError",
     "ProtocolError",
     "Provenance",
     "RequestError",
@@ -97,5 +104,6 @@ __all__ = [
     "Transport",
     "UnknownModelError",
     "Verdict",
+    "VerdictLogError",
     "WireError",
 ]

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from ._classify_many import decoding_threads
 from ._errors import DeepfakeError
 from ._image_source import name_of
-from ._messages import Tensor
 from ._verdict import Failure, Verdict
+from ._verdict_log import PreparedImage
 from .preprocessing import ImageSource
 
 _END = object()
@@ -18,8 +18,8 @@ _END = object()
 
 async def classify_many(
     images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-    prepare: Callable[[ImageSource], Awaitable[Tensor]],
-    send: Callable[[Tensor, str | None], Awaitable[Verdict]],
+    prepare: Callable[[ImageSource], Awaitable[PreparedImage]],
+    send: Callable[[PreparedImage, str | None], Awaitable[Verdict]],
     concurrency: int,
 ) -> AsyncGenerator[Verdict | Failure, None]:
     """Prepares and sends `images`; results come in their order, also while the next image is waited for."""
@@ -30,10 +30,10 @@ async def classify_many(
         source = name_of(image)
         try:
             async with decoding:
-                tensor = await prepare(image)
+                prepared = await prepare(image)
             del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
             async with sending:
-                return await send(tensor, source)
+                return await send(prepared, source)
         except DeepfakeError as error:
             return Failure(source, error)
 

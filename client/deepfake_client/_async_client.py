@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -18,13 +19,14 @@ from ._errors import ClientClosedError, DeepfakeError, bare
 from ._grpc_aio_transport import AsyncGRPCTransport
 from ._http_aio_transport import AsyncHTTPTransport
 from ._inputs import Decode
-from ._messages import Tensor
 from ._model_info import ModelInfo
 from ._outcome import OnRequest
+from ._policy import DecisionPolicy
 from ._provenance import Provenance
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import AsyncTransport
 from ._verdict import Failure, Verdict
+from ._verdict_log import PreparedImage
 from .preprocessing import ImageLimits, ImageSource, Pixels
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
     at the first call.
 
     Args:
-        url, model, model_version, timeout, max_retries, limits, headers, token, tls, max_connections, on_request: as
-            in `DeepfakeClient`, which describes retries and replicas too. `token` and `on_request` are plain
-            functions and must not wait.
+        url, model, model_version, timeout, max_retries, limits, headers, token, tls, max_connections, on_request,
+            policy, verdict_log: as in `DeepfakeClient`, which describes retries, replicas and policies too. `token`
+            and `on_request` are plain functions and must not wait.
         transport: an `AsyncTransport` (`AsyncFakeTransport` in tests), or a list of them, each a replica.
     """
 
@@ -63,6 +65,8 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         tls: TLSConfig | None = None,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         on_request: OnRequest | None = None,
+        policy: DecisionPolicy | str | os.PathLike[str] | None = None,
+        verdict_log: str | os.PathLike[str] | None = None,
         transport: AsyncTransport | Sequence[AsyncTransport] | None = None,
     ) -> None:
         self._lock = asyncio.Lock()
@@ -81,6 +85,8 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             tls=tls,
             max_connections=max_connections,
             on_request=on_request,
+            policy=policy,
+            verdict_log=verdict_log,
             transport=transport,
             lock=self._lock,
         )
@@ -174,15 +180,15 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
         )
 
-        async def prepare(image: ImageSource) -> Tensor:
-            tensor: Tensor = await self._perform(Work(lambda: self._core.input.prepare(image, self._core.limits)))
-            return tensor
+        async def prepare(image: ImageSource) -> PreparedImage:
+            prepared: PreparedImage = await self._perform(Work(lambda: self._core.prepare(image)))
+            return prepared
 
-        async def send(tensor: Tensor, source: str | None) -> Verdict:
+        async def send(prepared: PreparedImage, source: str | None) -> Verdict:
             call = self._defaults.begin(
                 timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
             )
-            return await self._run(self._core.classify_prepared(tensor, source, call))
+            return await self._run(self._core.classify_prepared(prepared, source, call))
 
         return classify_many(images, prepare, send, concurrency)
 
@@ -238,6 +244,8 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._threads.shutdown(wait=False, cancel_futures=True)
         for replica in self._core.replicas.all:
             await replica.transport.close()
+        if self._core.verdict_log is not None:
+            self._core.verdict_log.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ._errors import DeepfakeError
 from ._image_source import name_of
-from ._messages import Tensor
 from ._verdict import Failure, Verdict
+from ._verdict_log import PreparedImage
 from .preprocessing import ImageSource
 
 
@@ -22,8 +22,8 @@ def decoding_threads(concurrency: int) -> int:
 
 def classify_many(
     images: Iterable[ImageSource],
-    prepare: Callable[[ImageSource], Tensor],
-    send: Callable[[Tensor, str | None], Verdict],
+    prepare: Callable[[ImageSource], PreparedImage],
+    send: Callable[[PreparedImage, str | None], Verdict],
     concurrency: int,
 ) -> Iterator[Verdict | Failure]:
     """Prepares and sends `images`; results come in their order."""
@@ -34,10 +34,10 @@ def classify_many(
         source = name_of(image)
         try:
             with decoding:
-                tensor = prepare(image)
+                prepared = prepare(image)
             del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
             with sending:
-                return send(tensor, source)
+                return send(prepared, source)
         except DeepfakeError as error:
             return Failure(source, error)
 

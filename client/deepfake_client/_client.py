@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -16,13 +17,14 @@ from ._errors import ClientClosedError, DeepfakeError, bare
 from ._grpc_transport import GRPCTransport
 from ._http_transport import HTTPTransport
 from ._inputs import Decode
-from ._messages import Tensor
 from ._model_info import ModelInfo
 from ._outcome import OnRequest
+from ._policy import DecisionPolicy
 from ._provenance import Provenance
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import Transport
 from ._verdict import Failure, Verdict
+from ._verdict_log import PreparedImage
 from .preprocessing import ImageLimits, ImageSource, Pixels
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ class DeepfakeClient(ClientBase[Transport]):
         tls: CA bundle and client certificate for `grpcs://` and `https://`.
         max_connections: most HTTP connections to one replica; a call beyond them waits for one.
         on_request: called with a `RequestOutcome` after each request, for metrics.
+        policy: a `DecisionPolicy`, or the path of its file: verdicts then have a `decision`. See "Policy" below.
+        verdict_log: a file to append a JSON line to for each verdict, before it is returned: time (UTC), request_id,
+            sha256 of the image, label, scores, model and version. No image and no file name; rotate it as you like. A
+            file that cannot be written is a `VerdictLogError` in place of the verdict.
         transport: in place of `url`: a transport (`FakeTransport` in tests), or a list of them, each a replica.
 
     Retries: a connection that was refused, reset or closed, a server that starts or stops, a full queue, and 429, 502,
@@ -65,6 +71,12 @@ class DeepfakeClient(ClientBase[Transport]):
     ends and the name is resolved again). A list of urls is taken in turn over any protocol. A replica of the list that
     refuses or loses a connection, is not ready, or says nothing for half of a call's time is left out for 1 s, doubled
     up to 30 s, and tried again with one request.
+
+    Policy: a policy belongs to the weights that it was fitted for. Which ones the server has is asked for with the first
+    image and every 30 s (one small request; more for each version that answers), and weights that are others, or that
+    the server does not tell, are a `PolicyMismatchError` in place of a verdict: a decision by the wrong thresholds would
+    look like any other. So new weights take a new policy with them, or `model_version` holds the client to the old ones
+    meanwhile. Replicas are taken to have the same weights for each version.
 
     Make the client after a fork (in a gunicorn or uwsgi worker, not before): gRPC does not survive one.
 
@@ -87,6 +99,8 @@ class DeepfakeClient(ClientBase[Transport]):
         tls: TLSConfig | None = None,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         on_request: OnRequest | None = None,
+        policy: DecisionPolicy | str | os.PathLike[str] | None = None,
+        verdict_log: str | os.PathLike[str] | None = None,
         transport: Transport | Sequence[Transport] | None = None,
     ) -> None:
         self._lock = threading.Lock()
@@ -104,6 +118,8 @@ class DeepfakeClient(ClientBase[Transport]):
             tls=tls,
             max_connections=max_connections,
             on_request=on_request,
+            policy=policy,
+            verdict_log=verdict_log,
             transport=transport,
             lock=self._lock,
         )
@@ -245,16 +261,13 @@ class DeepfakeClient(ClientBase[Transport]):
             timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
         )
 
-        def prepare(image: ImageSource) -> Tensor:
-            return self._core.input.prepare(image, self._core.limits)
-
-        def send(tensor: Tensor, source: str | None) -> Verdict:
+        def send(prepared: PreparedImage, source: str | None) -> Verdict:
             call = self._defaults.begin(
                 timeout=timeout, max_retries=max_retries, priority=priority, headers=headers, traceparent=traceparent
             )
-            return self._run(self._core.classify_prepared(tensor, source, call))
+            return self._run(self._core.classify_prepared(prepared, source, call))
 
-        return classify_many(images, prepare, send, concurrency)
+        return classify_many(images, self._core.prepare, send, concurrency)
 
     def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a replica takes requests for the model now.
@@ -310,6 +323,8 @@ class DeepfakeClient(ClientBase[Transport]):
         self._closing.set()
         for replica in self._core.replicas.all:
             replica.transport.close()
+        if self._core.verdict_log is not None:
+            self._core.verdict_log.close()
 
     def __enter__(self) -> Self:
         return self

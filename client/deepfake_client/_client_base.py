@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,10 @@ from ._errors import InvalidArgumentError
 from ._inputs import Decode, input_for
 from ._labels import LabelBook
 from ._outcome import OnRequest
+from ._policy import DecisionPolicy
+from ._policy_guard import PolicyGuard
 from ._replicas import ReplicaSet
+from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits
 
 T = TypeVar("T")
@@ -50,6 +54,8 @@ class ClientBase(ABC, Generic[T]):
         tls: TLSConfig | None,
         max_connections: int,
         on_request: OnRequest | None,
+        policy: DecisionPolicy | str | os.PathLike[str] | None,
+        verdict_log: str | os.PathLike[str] | None,
         transport: T | Sequence[T] | None,
         lock: Releasable,
     ) -> None:
@@ -68,8 +74,10 @@ class ClientBase(ABC, Generic[T]):
             limits=limits or ImageLimits(),
             identity=self._identity,
             on_request=on_request,
-            labels_lock=lock,
+            lock=lock,
             labels=LabelBook(),
+            policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
+            verdict_log=None if verdict_log is None else VerdictLog(verdict_log),
         )
 
     def __repr__(self) -> str:
@@ -107,3 +115,11 @@ class ClientBase(ABC, Generic[T]):
             if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
                 _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
         return [(str(endpoint), self._open(endpoint, tls, limit)) for endpoint in endpoints]
+
+
+def _loaded(policy: DecisionPolicy | str | os.PathLike[str]) -> DecisionPolicy:
+    if isinstance(policy, (str, os.PathLike)):
+        return DecisionPolicy.load(policy)
+    if not isinstance(policy, DecisionPolicy):
+        raise InvalidArgumentError(f"policy must be a DecisionPolicy or the path of one, not {type(policy).__name__}")
+    return policy

@@ -40,12 +40,14 @@ from ._messages import (
 )
 from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
 from ._outcome import OnRequest, RequestOutcome, report
+from ._policy_guard import PolicyGuard
 from ._provenance import Provenance, provenance_in, provenance_request
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._verdict import Verdict
+from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 
 T = TypeVar("T")
@@ -73,23 +75,31 @@ class Core(Generic[T]):
     limits: ImageLimits
     identity: Identity
     on_request: OnRequest | None
-    labels_lock: Releasable
+    lock: Releasable
     labels: LabelBook
+    policy: PolicyGuard | None
+    verdict_log: VerdictLog | None
     closed: bool = False
 
     def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
         name = source if source is not None else name_of(image)
         try:
-            tensor = yield Work(lambda: self.input.prepare(image, self.limits))
-            return (yield from self._verdicts(tensor, name, call))[0]
+            prepared: PreparedImage = yield Work(lambda: self.prepare(image))
+            return (yield from self._verdicts(prepared, name, call))[0]
         except DeepfakeError as error:
             raise named(error, name, call) from None
 
-    def classify_prepared(self, tensor: Tensor, source: str | None, call: Call) -> Steps[Verdict]:
-        """Asks for the verdict of an image that `input.prepare` has prepared."""
+    def prepare(self, image: ImageSource) -> PreparedImage:
+        """Decodes the image where this side decodes, without a word to the server."""
+        if self.verdict_log is None:
+            return PreparedImage(self.input.prepare(image, self.limits), None)
+        return prepare_with_digest(image, self.input, self.limits)
+
+    def classify_prepared(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[Verdict]:
+        """Asks for the verdict of an image that `prepare` has prepared."""
         try:
-            return (yield from self._verdicts(tensor, source, call))[0]
+            return (yield from self._verdicts(prepared, source, call))[0]
         except DeepfakeError as error:
             raise named(error, source, call) from None
 
@@ -100,7 +110,8 @@ class Core(Generic[T]):
                 raise InvalidArgumentError(
                     "a client with decode='server' sends images, not pixels: use decode='client'"
                 )
-            return (yield from self._verdicts(tensor_of(checked_pixels(pixels, batch=batch)), source, call))
+            tensor = tensor_of(checked_pixels(pixels, batch=batch))
+            return (yield from self._verdicts(PreparedImage(tensor, None), source, call))
         except DeepfakeError as error:
             raise named(error, source, call) from None
 
@@ -163,11 +174,20 @@ class Core(Generic[T]):
         metadata: ModelMetadata = yield from self._exchange(call, "model_metadata", lambda _: query)
         return max(metadata.versions, key=lambda each: int(each) if each.isdecimal() else -1, default="")
 
-    def _verdicts(self, tensor: Tensor, source: str | None, call: Call) -> Steps[list[Verdict]]:
+    def _verdicts(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[list[Verdict]]:
+        tensor = prepared.tensor
         response = yield from self._infer(call, tensor, RequestedOutput(PROBABILITIES), self.version)
         scores = probabilities_in(response, tensor.shape[0])
         labels = yield from self._labels(call, response.version, len(scores[0]))
-        return verdicts_from(scores, labels, response, call.request_id, source)
+        policy = None
+        if self.policy is not None:
+            yield from self._require_fit(self.policy, call, response.version)
+            policy = self.policy.policy
+        verdicts = verdicts_from(scores, labels, response, call.request_id, source, policy)
+        if (log := self.verdict_log) is not None:
+            digest = prepared.digest
+            yield Work(lambda: log.write(verdicts, digests_of_pixels(tensor) if digest is None else [digest]))
+        return verdicts
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
         """The labels of `version`; of many calls that miss them, one asks."""
@@ -182,7 +202,26 @@ class Core(Generic[T]):
                 _, labels = yield from self._learn(call, version, classes)
             return labels
         finally:
-            self.labels_lock.release()
+            self.lock.release()
+
+    def _require_fit(self, guard: PolicyGuard, call: Call, version: str) -> Steps[None]:
+        """Refuses weights that the policy was not fitted for; of many calls that have to ask which they are, one does."""
+        if guard.asks_nothing or guard.settled(version):
+            return
+        if not (yield Lock(max(call.remaining(), 0.001))):
+            raise DeadlineExceededError("the weights could not be compared with the policy's before the deadline")
+        try:
+            if guard.settled(version):
+                return
+            served = version
+            if self.input.name != PIXELS:  # the ensemble has a version of its own
+                served = yield from self._highest_version(PixelsInput.model, call.part("-version"))
+            provenance = None
+            if guard.asks_for_weights:
+                provenance = yield from self.provenance(served, call.part("-provenance"))
+            guard.compare(version, served, provenance)
+        finally:
+            self.lock.release()
 
     def _learn(self, call: Call, version: str, classes: int) -> Steps[tuple[str, tuple[str, ...]]]:
         """Asks for the labels with a black image; results in (version, labels)."""

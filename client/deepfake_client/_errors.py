@@ -9,6 +9,7 @@
     ├── RequestError                as it stands, this request will never be answered
     │   ├── InvalidArgumentError    refused here, before anything was sent (also a ValueError)
     │   ├── RequestRejectedError    refused by the server as malformed
+    │   ├── PolicyMismatchError     the decision policy was fitted for other weights than the server's
     │   └── ClientClosedError       sent through a client that was closed
     ├── ServerError                 the server answered, with an error
     │   ├── OverloadedError         its queue is full, or the request waited there too long   [retried]
@@ -16,11 +17,12 @@
     │   ├── UnknownModelError       no such model or version
     │   ├── AccessDeniedError       a missing or wrong credential, or a restricted API
     │   └── InternalServerError     the model or the server failed
-    └── WireError                   no usable answer came back
-        ├── ConnectionFailedError   refused, reset, unresolvable, closed by a restart         [retried]
-        │   └── TLSError            the certificate is not trusted, or there is no TLS on that port
-        ├── DeadlineExceededError   no answer before the deadline (also a TimeoutError)
-        └── ProtocolError           the answer is not what the KServe v2 protocol promises
+    ├── WireError                   no usable answer came back
+    │   ├── ConnectionFailedError   refused, reset, unresolvable, closed by a restart         [retried]
+    │   │   └── TLSError            the certificate is not trusted, or there is no TLS on that port
+    │   ├── DeadlineExceededError   no answer before the deadline (also a TimeoutError)
+    │   └── ProtocolError           the answer is not what the KServe v2 protocol promises
+    └── VerdictLogError             there is a verdict, but the verdict log that must hold it cannot be written
 
 Those marked [retried] are raised only when the retries or the time for them have run out. `str()` of each is one
 line; each can be pickled, and none carries an object, a traceback or a type of Pillow, gRPC, aiohttp or urllib3.
@@ -137,6 +139,10 @@ class RequestRejectedError(RequestError):
     """The server refused the request as malformed: wrong shape, type or size."""
 
 
+class PolicyMismatchError(RequestError):
+    """The client's decision policy was fitted for other weights than the server's, so it gives no decisions on them."""
+
+
 class ClientClosedError(RequestError):
     """The client was closed before this call, or while it ran."""
 
@@ -199,6 +205,10 @@ class DeadlineExceededError(WireError, TimeoutError):
 
 class ProtocolError(WireError):
     """The answer does not follow the KServe v2 protocol, or does not fit the model's contract."""
+
+
+class VerdictLogError(DeepfakeError):
+    """The verdict log cannot be written, so the verdict is not given: what is acted on must be on record."""
 
 
 def bare(error: E) -> E:

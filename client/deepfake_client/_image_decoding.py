@@ -23,6 +23,9 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Where Pillow's `getexif` looks for an orientation.
+_ORIENTATION_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
     """The first frame of the encoded image, RGB and upright.
@@ -82,6 +85,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         transposition = _TRANSPOSITIONS.get(_orientation(image))
         if transposition is not None:
             image = image.transpose(transposition)
+            # Pillow keeps what said that it has to be turned, and the image may come back here.
+            image.info = {key: value for key, value in image.info.items() if key not in _ORIENTATION_KEYS}
         return image if image.mode == "RGB" else image.convert("RGB")
     except ImageError:
         raise

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ._errors import InvalidArgumentError, ProtocolError
 from ._messages import InferResponse, Tensor
 from ._model_info import PROBABILITIES
+from ._policy import DecisionPolicy
 from ._verdict import Verdict
 from .preprocessing import IMAGE_SIZE
 
@@ -69,8 +70,13 @@ def verdicts_from(
     response: InferResponse,
     request_id: str,
     source: str | None,
+    policy: DecisionPolicy | None,
 ) -> list[Verdict]:
-    """One verdict for each row."""
+    """One verdict for each row, with the decision of `policy` where there is one.
+
+    Raises:
+        InvalidArgumentError: the policy decides between other labels.
+    """
     found = []
     for row in rows:
         scores = dict(zip(labels, row, strict=True))
@@ -82,6 +88,7 @@ def verdicts_from(
                 model=response.model,
                 model_version=response.version,
                 request_id=request_id,
+                decision=None if policy is None else policy.decide(scores),
             )
         )
     return found

@@ -41,7 +41,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Acquire the lock that lets one call at a time ask for the labels; results in whether it was had in time.
+    """Acquire the lock that lets one call at a time ask for what all calls share, as the labels; results in whether it was had in time.
 
     The core itself releases it.
     """

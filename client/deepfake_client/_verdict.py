@@ -20,6 +20,8 @@ class Verdict:
         source: name of the image, where it has one.
         model, model_version: what answered.
         request_id: the id under which the server saw the request.
+        decision: "Deepfake", "Real one" or "unsure", where the client has a `DecisionPolicy`; else None. `scores` are the
+            model's own in either case.
     """
 
     label: str
@@ -28,6 +30,7 @@ class Verdict:
     model: str
     model_version: str
     request_id: str
+    decision: str | None = None
 
     @property
     def ok(self) -> Literal[True]:
@@ -40,14 +43,15 @@ class Verdict:
         return self.scores[self.label]
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain types, ready for `json.dumps`."""
-        return {
+        """The verdict as plain types, ready for `json.dumps`; with a "decision" only where there is one."""
+        plain = {
             "source": self.source,
             "label": self.label,
             "scores": dict(self.scores),
             "model": self.model,
             "model_version": self.model_version,
         }
+        return plain if self.decision is None else {**plain, "decision": self.decision}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled, and verdicts travel between processes.
@@ -58,13 +62,20 @@ class Verdict:
             self.model,
             self.model_version,
             self.request_id,
+            self.decision,
         )
 
 
 def _rebuild(
-    label: str, scores: dict[str, float], source: str | None, model: str, version: str, request_id: str
+    label: str,
+    scores: dict[str, float],
+    source: str | None,
+    model: str,
+    version: str,
+    request_id: str,
+    decision: str | None,
 ) -> Verdict:
-    return Verdict(label, MappingProxyType(scores), source, model, version, request_id)
+    return Verdict(label, MappingProxyType(scores), source, model, version, request_id, decision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,10 @@ def test_all_good_is_exit_code_zero(url: str, good: Path) -> None:
 
 
 def test_the_formats_say_the_same(triton: EmbeddedTriton, mixed: Path) -> None:
+    # One at a time: in batches of other sizes the last digits of a score are others.
     outputs = {
-        name: classify(mixed, "--url", triton.grpc_url, "--format", name).stdout for name in ("json", "jsonl", "csv")
+        name: classify(mixed, "--url", triton.grpc_url, "--format", name, "--concurrency", "1").stdout
+        for name in ("json", "jsonl", "csv")
     }
     results = json.loads(outputs["json"])
     assert [json.loads(line) for line in outputs["jsonl"].splitlines()] == results

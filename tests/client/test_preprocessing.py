@@ -90,6 +90,16 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path: Path) -> None:
         assert not file.closed
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_image_that_was_turned_is_not_turned_again(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    upright = load_image(encoded(photo_like(30, 20, 1), "JPEG", exif=exif))
+    again = load_image(upright)
+    assert again.size == upright.size
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(upright))
+
+
 def test_the_callers_image_is_left_as_it_is() -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6

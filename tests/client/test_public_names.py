@@ -19,6 +19,7 @@ NAMES = [
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",
+    "DecisionPolicy",
     "DeepfakeClient",
     "DeepfakeError",
     "Failure",
@@ -39,6 +40,8 @@ NAMES = [
     "ModelQuery",
     "NotReadyError",
     "OverloadedError",
+    "PolicyEvidence",
+    "PolicyMismatchError",
     "ProtocolError",
     "Provenance",
     "RequestError",
@@ -53,6 +56,7 @@ NAMES = [
     "Transport",
     "UnknownModelError",
     "Verdict",
+    "VerdictLogError",
     "WireError",
 ]
 

@@ -134,7 +134,7 @@ def wait_for_answers(loops: list[Loop] | list[HttpLoop]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("worker", ["image_decoder", "deepfake_vs_real"])
+@pytest.mark.parametrize("worker", ["image_decoder", "deepfake_vs_real", "provenance"])
 def test_a_worker_that_is_killed_ends_the_server_instead_of_leaving_it_ready_and_failing(
     repository: Path, worker: str
 ) -> None:

@@ -13,8 +13,11 @@ from .console import fail
 
 # Imported when called: `deepfake classify` must not wait for torch, nor need it.
 _COMMANDS = {
+    "calibrate": "deepfake_client.cli.calibrate",
     "classify": "deepfake_client.cli.classify",
+    "evaluate": "deepfake_client.cli.evaluate",
     "export": "deepfake_client.cli.export",
+    "page": "deepfake_client.cli.page",
     "serve": "deepfake_client.cli.serve",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it

@@ -8,19 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deepfake_client import DeepfakeClient, DeepfakeError, Failure, Verdict
+from deepfake_client import DeepfakeClient, DeepfakeError, Failure, PolicyMismatchError, Verdict
 
-from .console import fail, stderr
+from .connection import concurrency_option, not_ready, timeout_option, url_option
+from .console import fail
 from .files import list_files
 from .formats import WRITERS, Writer
 from .given_path import GivenPath
+from .progress import image_progress
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=GivenPath())
-@click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https.")
+@url_option
 @click.option(
     "--format",
     "format_name",
@@ -29,27 +30,29 @@ from .given_path import GivenPath
     show_default=True,
     help="What is written to stdout.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
+@timeout_option
 @click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds that one image may take, retries included.",
+    "--policy",
+    type=GivenPath(),
+    metavar="FILE",
+    help="Written by `deepfake calibrate`; adds a decision to each verdict: Deepfake, Real one or unsure.",
 )
-def command(paths: tuple[Path, ...], url: str, format_name: str, concurrency: int, timeout: float) -> None:
+def command(
+    paths: tuple[Path, ...], url: str, format_name: str, concurrency: int, timeout: float, policy: Path | None
+) -> None:
     """Tell for each image, and each file of each folder, whether it is a deepfake.
 
     Exits with 0 when every file got a verdict, with 1 when some did not.
     """
     try:
-        with DeepfakeClient(url, timeout=timeout) as client:
+        with DeepfakeClient(url, timeout=timeout, policy=policy) as client:
             # Asked first: a server that is away is one error at once, not one for each file after its retries.
             if not client.ready():
-                fail(f"{url}: no server answers there, or it is not ready; start one with `deepfake serve`")
-            labels = client.model_info().labels
+                fail(not_ready(url))
+            writer = WRITERS[format_name](sys.stdout, client.model_info().labels, decisions=policy is not None)
             results = client.classify_many(_files(paths), concurrency=concurrency)
-            total, failed = _write(results, WRITERS[format_name](sys.stdout, labels), paths)
+            total, failed = _write(results, writer, paths)
     except DeepfakeError as error:
         fail(str(error))
     if total == 0:
@@ -67,10 +70,13 @@ def _write(results: Iterable[Verdict | Failure], writer: Writer, paths: Sequence
         fail("there is no standard output to write to")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be valid UTF-8
     total = failed = 0
-    with _progress() as progress:
+    with image_progress() as progress:
         count = None if progress.disable else sum(1 for _ in _files(paths))
         task = progress.add_task("Classifying", total=count)
         for result in results:
+            if isinstance(result, Failure) and isinstance(result.error, PolicyMismatchError):
+                writer.close()
+                fail(result.error.reason)  # what is wrong with every file is told once
             total += 1
             failed += isinstance(result, Failure)
             writer.write(result)
@@ -78,17 +84,3 @@ def _write(results: Iterable[Verdict | Failure], writer: Writer, paths: Sequence
             progress.advance(task)
         writer.close()
     return total, failed
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=stderr,
-        disable=not sys.stderr.isatty(),
-        transient=True,
-        # On one and the same terminal the lines have to go above the bar.
-        redirect_stdout=sys.stdout.isatty(),
-    )

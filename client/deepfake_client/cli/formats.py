@@ -10,12 +10,13 @@ from typing import Protocol, TextIO
 from deepfake_client import Failure, Verdict
 
 ERROR = "error"
+_DECISION_WIDTH = len("Deepfake")  # the longest one
 
 
 class Writer(Protocol):
-    """Writes results one by one; `close` ends what was begun."""
+    """Writes results one by one; `close` ends what was begun. `decisions` says whether the verdicts have one."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None: ...
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None: ...
 
     def write(self, result: Verdict | Failure) -> None:
         """Write one result."""
@@ -25,12 +26,13 @@ class Writer(Protocol):
 
 
 class TableWriter:
-    """Columns for a person: label, score, source. The source comes last, as it may be long."""
+    """Columns for a person: label, score, decision, source. The source comes last, as it may be long."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
         self._stream = stream
         self._width = max(map(len, [*labels, ERROR]))
-        self._header: str | None = f"{'label':{self._width}}  score   source\n"
+        self._decisions = decisions
+        self._header: str | None = f"{'label':{self._width}}  score   {self._decision('decision')}source\n"
 
     def write(self, result: Verdict | Failure) -> None:
         """One line."""
@@ -39,20 +41,24 @@ class TableWriter:
             self._header = None
         if isinstance(result, Verdict):
             label, score, text = result.label, f"{result.score:6.4f}", result.source or "-"
+            decision = result.decision or "-"
         else:
-            label, score, text = ERROR, f"{'-':6}", str(result.error)
+            label, score, text, decision = ERROR, f"{'-':6}", str(result.error), "-"
             if result.source and result.source not in text:
                 text = f"{result.source}: {text}"
-        self._stream.write(f"{label:{self._width}}  {score}  {_printable(text)}\n")
+        self._stream.write(f"{label:{self._width}}  {score}  {self._decision(decision)}{_printable(text)}\n")
 
     def close(self) -> None:
         """Nothing follows."""
+
+    def _decision(self, text: str) -> str:
+        return f"{text:{_DECISION_WIDTH}}  " if self._decisions else ""
 
 
 class JsonLinesWriter:
     """One JSON object a line."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:  # noqa: ARG002 - every writer is made alike
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:  # noqa: ARG002 - all alike
         self._stream = stream
 
     def write(self, result: Verdict | Failure) -> None:
@@ -66,7 +72,7 @@ class JsonLinesWriter:
 class JsonWriter:
     """One JSON array, an object a line."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:  # noqa: ARG002 - every writer is made alike
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:  # noqa: ARG002 - all alike
         self._stream = stream
         self._before = "[\n"
 
@@ -81,10 +87,11 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A header, then a row each: source, label, a score per label, model, model_version, error."""
+    """A header, then a row each: source, label, a score per label, model, model_version, decision, error."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
-        columns = ["source", "label", *labels, "model", "model_version", "error"]
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
+        decision = ["decision"] if decisions else []
+        columns = ["source", "label", *labels, "model", "model_version", *decision, "error"]
         self._rows = csv.DictWriter(stream, columns, lineterminator="\n")
         self._rows.writeheader()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -62,6 +63,15 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
     show_default=True,
     help="Look so often for new and removed model versions; 0 serves what is there at the start.",
 )
+@click.option(
+    "--latency-summaries", is_flag=True, help="Quantiles of the time in the queue and in the model among the metrics."
+)
+@click.option(
+    "--trace-otlp",
+    "trace_otlp_url",
+    metavar="URL",
+    help="Send spans of requests with a W3C trace context to this OpenTelemetry collector: http://127.0.0.1:4318/v1/traces, say.",
+)
 @click.option("--verbose", is_flag=True, help="The server's whole log on stderr, not only its errors.")
 def command(
     repository: Path,
@@ -75,6 +85,8 @@ def command(
     grpc_tls_key: Path | None,
     grpc_tls_client_ca: Path | None,
     poll_seconds: int,
+    latency_summaries: bool,
+    trace_otlp_url: str | None,
     verbose: bool,
 ) -> None:
     """Serve the model repository with the embedded Triton, in the foreground, until Ctrl-C or SIGTERM."""
@@ -84,6 +96,10 @@ def command(
         fail(f"serve needs {error.name}; pip install 'deepfake-vs-real[serve]'")
     if (grpc_tls_cert is None) != (grpc_tls_key is None) or (grpc_tls_client_ca and grpc_tls_cert is None):
         raise click.UsageError("--grpc-tls-cert and --grpc-tls-key go together, --grpc-tls-client-ca with both")
+    if trace_otlp_url is not None and not re.fullmatch(r"https?://[^/\s]+/\S+", trace_otlp_url):
+        raise click.UsageError(
+            "--trace-otlp must be the URL of a collector's traces, as http://127.0.0.1:4318/v1/traces"
+        )
     server = EmbeddedTriton(
         repository,
         host=host,
@@ -94,6 +110,8 @@ def command(
         response_cache_bytes=response_cache_bytes,
         tls=TlsFiles(grpc_tls_cert, grpc_tls_key, grpc_tls_client_ca) if grpc_tls_cert and grpc_tls_key else None,
         poll_seconds=poll_seconds,
+        latency_summaries=latency_summaries,
+        trace_otlp_url=trace_otlp_url,
         verbose=verbose,
     )
     try:

@@ -178,12 +178,20 @@ def _is_folder(model: str) -> bool:
         return False  # too long, of no user, or with a null character: no folder at any rate
 
 
-def load_processor(checkpoint: Checkpoint) -> BaseImageProcessor:
-    """transformers' own image processor of the checkpoint, in its Pillow form, which the contract is equal to."""
+def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:
+    """transformers' own image processor of the checkpoint.
+
+    Args:
+        checkpoint: with a preprocessor_config.json.
+        backend: its Pillow form, which the contract is equal to; None for what transformers takes by itself.
+
+    Raises:
+        ExportError: it cannot be loaded.
+    """
     try:
         with silent_transformers():
             processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
-                checkpoint.folder, backend="pil", local_files_only=True
+                checkpoint.folder, backend=backend, local_files_only=True
             )
     except Exception as error:
         raise ExportError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ class TritonPythonModel:
             max_bytes=int(parameters["max_bytes"]["string_value"]),
             max_pixels=int(parameters["max_pixels"]["string_value"]),
         )
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(_usable_cpus(), thread_name_prefix="decode")
         # Should this process die, Triton would stay «ready» and fail its requests (server #7230, #8604). The watcher
         # waits for the end of its input and then tells the server to drain and end, so that it is replaced.
         watch = 'read -r farewell || kill -TERM "$0"'
@@ -51,6 +53,16 @@ class TritonPythonModel:
             return f"[{type(error).__name__}] {error.reason}"
         except MemoryError:
             return "[ImageTooLargeError] the server has not enough memory for an image of this size"
+
+
+def _usable_cpus() -> int:
+    """CPUs that this process may use: of those it may run on, as many as the container's limit is worth."""
+    affinity = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return affinity  # "max" for no limit, or a kernel without cgroups of version 2
 
 
 def _response(images: list[Pixels | str]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,17 @@ class TritonPythonModel:
         self._documents: dict[tuple[str, str], str] = {}
         for path in self._repository.glob("*/*/provenance.json"):
             self._document(path.parent.parent.name, path.parent.name)
+        # As in image_decoder: should this process die, the server ends, and is replaced.
+        watch = 'read -r farewell || kill -TERM "$0"'
+        self._watcher = subprocess.Popen(["/bin/sh", "-c", watch, str(os.getppid())], stdin=subprocess.PIPE)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each question with the text of the file, or with "" where there is none."""
         return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        """End the watcher without its alarm."""
+        self._watcher.communicate(b"farewell\n")
 
     def _answer(self, request: Any) -> Any:
         asked = [

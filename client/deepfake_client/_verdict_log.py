@@ -1,0 +1,151 @@
+"""A line for each verdict, for audits: which image was judged how, by which model, and when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from ._errors import DeepfakeError, InvalidArgumentError, VerdictLogError
+from ._image_source import name_of, read_encoded
+from ._inputs import ModelInput
+from ._messages import Tensor
+from ._verdict import Verdict
+from .preprocessing import ImageLimits, ImageSource, load_image, to_pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDigest:
+    """Says which image it was, and does not show it.
+
+    Attributes:
+        sha256: in hexadecimal.
+        of: "file", the encoded image as it was given; "pixels", for one that has no encoded form (a PIL image, an
+            array), the 224 × 224 × 3 bytes that the model takes.
+    """
+
+    sha256: str
+    of: Literal["file", "pixels"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """What is sent for an image, and what is written of it; `digest` is None where nothing is."""
+
+    tensor: Tensor
+    digest: ImageDigest | None
+
+
+def prepare_with_digest(image: ImageSource, input: ModelInput, limits: ImageLimits) -> PreparedImage:  # noqa: A002
+    """As `input.prepare`, and takes the digest; raises what that raises."""
+    try:
+        if isinstance(image, (Image.Image, np.ndarray)):
+            pixels = to_pixels(load_image(image, limits=limits))
+            return PreparedImage(input.prepare(pixels, limits), _digest(pixels.data, "pixels"))
+        content = read_encoded(image, limits.max_bytes)
+        return PreparedImage(input.prepare(content, limits), _digest(content, "file"))
+    except DeepfakeError as error:
+        error.source = name_of(image)
+        raise
+
+
+def digests_of_pixels(tensor: Tensor) -> list[ImageDigest]:
+    """One for each image of a batch of pixels."""
+    data = memoryview(tensor.data)
+    size = len(data) // tensor.shape[0]
+    return [_digest(data[start : start + size], "pixels") for start in range(0, len(data), size)]
+
+
+def _digest(content: bytes | memoryview, of: Literal["file", "pixels"]) -> ImageDigest:
+    return ImageDigest(hashlib.sha256(content).hexdigest(), of)
+
+
+class VerdictLog:
+    """Appends JSON lines to a file, which others may append to and rotate.
+
+    A line is written with one call, at the end of the file as it is then, so several processes can share it. A file that
+    was renamed or removed in the meantime is made anew under the old name.
+
+    Raises:
+        InvalidArgumentError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self._path = os.fspath(path)
+            self._lock = threading.Lock()
+            self._file = self._open()
+        except (OSError, TypeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidArgumentError(f"verdict_log {path!r:.200} cannot be written: {reason}") from None
+        self._torn = False
+
+    def write(self, verdicts: Sequence[Verdict], digests: Sequence[ImageDigest]) -> None:
+        """One line for each verdict.
+
+        Raises:
+            VerdictLogError: the file takes no more; the verdicts are not to be used as if they were on record.
+        """
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        lines = [
+            json.dumps(_entry(now, verdict, digest), ensure_ascii=False) + "\n"
+            for verdict, digest in zip(verdicts, digests, strict=True)
+        ]
+        content = "".join(lines).encode()
+        with self._lock:
+            try:
+                self._follow_rotation()
+                # What a full disk cut off must not run into the next line.
+                content = b"\n" + content if self._torn else content
+                written = os.write(self._file, content)
+                self._torn = written < len(content)
+            except OSError as error:
+                raise VerdictLogError(f"the verdict log {self._path} cannot be written: {error.strerror}") from None
+        if written < len(content):
+            raise VerdictLogError(f"the verdict log {self._path} took only a part of a line: is the disk full?")
+
+    def close(self) -> None:
+        """Closes the file; may be repeated."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _open(self) -> int:
+        # Only for its owner: who had which picture checked is nobody else's business.
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _follow_rotation(self) -> None:
+        try:
+            at_path = Path(self._path).stat()
+            here = os.fstat(self._file)
+            if (at_path.st_dev, at_path.st_ino) == (here.st_dev, here.st_ino):
+                return
+        except FileNotFoundError:
+            pass
+        renewed = self._open()
+        os.close(self._file)
+        self._file, self._torn = renewed, False
+
+
+def _entry(time: str, verdict: Verdict, digest: ImageDigest) -> dict[str, Any]:
+    entry = {
+        "time": time,
+        "request_id": verdict.request_id,
+        "sha256": digest.sha256,
+        "sha256_of": digest.of,
+        "label": verdict.label,
+        "scores": dict(verdict.scores),
+        "model": verdict.model,
+        "model_version": verdict.model_version,
+    }
+    return entry if verdict.decision is None else {**entry, "decision": verdict.decision}

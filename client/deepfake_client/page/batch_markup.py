@@ -1,0 +1,94 @@
+"""HTML of several answers: a gallery, a table, and the table to download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from deepfake_client import Failure, Verdict
+
+from .classification import Answer
+from .csv_table import csv_table
+from .limits import MAX_IMAGES
+from .markup import decision_or_label, kind_of, percent, weights_mark
+from .served_model import ServedModel
+from .thumbnails import data_url
+
+EMPTY = """<h2>Verdicts</h2><div class="df-empty"><p>No images yet. The verdicts appear here, with a table to download.</p></div>"""
+
+
+def progress(done: int, total: int) -> str:
+    """How far it is, while the answers come; not read aloud, as the result will be."""
+    return f"""<div aria-live="off"><h2>Verdicts</h2><p><label>{done} of {total} images<br>
+<progress max="{total}" value="{done}"></progress></label></p></div>"""
+
+
+def too_many(count: int) -> str:
+    """What is said to a batch that is over the limit."""
+    return f"""<h2>Verdicts</h2><div class="df-notice df-away"><strong>{count} images are too many.</strong>
+At most {MAX_IMAGES} are taken at once: choose fewer.</div>"""
+
+
+def batch_results(answers: Sequence[Answer], served: ServedModel) -> str:
+    """All of it, with what was counted first."""
+    labels = _labels(answers)
+    mark = weights_mark(served)
+    notice = f'<p class="df-mark">{mark}</p>' if mark else ""
+    content = data_url(csv_table(answers, labels, served).encode("utf-8-sig"), "text/csv;charset=utf-8")
+    return f"""<h2>Verdicts</h2><p class="df-summary">{escape(_summary(answers))}</p>{notice}
+<p><a class="df-download" href="{content}" download="verdicts.csv">Download the table (CSV)</a></p>
+<ul class="df-gallery" aria-label="Gallery">{"".join(map(_figure, answers))}</ul>
+<div class="df-scroll" role="region" aria-label="Table of verdicts" tabindex="0">{_table(answers, labels)}</div>"""
+
+
+def _labels(answers: Sequence[Answer]) -> list[str]:
+    """Labels of the model, in its order; none where no image got a verdict."""
+    return next((list(answer.result.scores) for answer in answers if answer.result.ok), [])
+
+
+def _summary(answers: Sequence[Answer]) -> str:
+    counts: dict[str, int] = {}
+    for answer in answers:
+        word = "no verdict" if isinstance(answer.result, Failure) else decision_or_label(answer.result)
+        counts[word] = counts.get(word, 0) + 1
+    images = "1 image" if len(answers) == 1 else f"{len(answers)} images"
+    return f"{images}: " + ", ".join(f"{count} {word}" for word, count in counts.items()) + "."
+
+
+def _figure(answer: Answer) -> str:
+    name = escape(answer.name)
+    kind, word, score = "error", "No verdict", ""
+    if isinstance(answer.result, Verdict):
+        verdict = answer.result
+        word = decision_or_label(verdict)
+        kind = kind_of(verdict)
+        # Beside another decision a score alone would be taken for that decision's.
+        score = percent(verdict.score) if word == verdict.label else f"{verdict.label} {percent(verdict.score)}"
+    picture = '<div class="df-no-picture" aria-hidden="true">?</div>'
+    if answer.thumbnail is not None:
+        picture = f'<img src="{data_url(answer.thumbnail, "image/jpeg")}" alt="">'
+    lines = "".join(f"<span>{line}</span>" for line in (escape(score), name) if line)
+    return (
+        f'<li><figure class="df-{kind}">{picture}<figcaption title="{name}"><strong>{escape(word.capitalize())}</strong>'
+        f"{lines}</figcaption></figure></li>"
+    )
+
+
+def _table(answers: Sequence[Answer], labels: Sequence[str]) -> str:
+    decided = any(answer.result.ok and answer.result.decision is not None for answer in answers)
+    columns = ["File", "Label", *(["Decision"] if decided else []), *labels, "ms", "Error"]
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    rows = []
+    for answer in answers:
+        cells = ["–"] * (1 + decided + len(labels) + 1)
+        error = ""
+        if isinstance(answer.result, Failure):
+            error = answer.result.error.reason
+        else:
+            verdict = answer.result
+            decision = [verdict.decision or ""] if decided else []
+            scores = [f"{verdict.scores[label]:.4f}" for label in labels]
+            cells = [verdict.label, *decision, *scores, f"{answer.milliseconds:.0f}"]
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in [*cells, error])
+        rows.append(f'<tr><th scope="row">{escape(answer.name)}</th>{texts}</tr>')
+    return f"<table><caption>Verdicts of the model</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

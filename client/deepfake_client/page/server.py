@@ -1,0 +1,103 @@
+"""The page's port, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from .gate import Gate
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# For answers on their way.
+_DRAIN_SECONDS = 5
+
+
+class PortError(Exception):
+    """The port cannot be bound; str() says why and what to do."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 picks a free one.
+
+    Raises:
+        PortError: taken, not allowed, or no address of this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise PortError(
+            f"host {host}: no address or name of one; use 127.0.0.1, or an address of this machine"
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+        return listener
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            reason = f"port {port} on {host} is taken; stop what listens there, or choose another with --port (0 picks a free one)"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            reason = f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
+        else:
+            reason = f"port {port} on {host}: {error.strerror}; choose another with --port"
+        raise PortError(reason) from None
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether nobody but this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_until_stopped(gate: Gate, listener: socket.socket) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; answers on their way get a few seconds, unless a second one follows."""
+    config = uvicorn.Config(
+        gate,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=2 * _DRAIN_SECONDS,
+    )
+    asyncio.run(_Server(config, gate).serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self._gate = gate
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """In place of uvicorn's, which raises the signal again after an orderly end."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            logging.getLogger("uvicorn.error").disabled = True  # of what is cut off then it shows the frames
+        self.should_exit = True
+        self._gate.end_heartbeats()
+        asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._gate.end_all)

@@ -1,0 +1,159 @@
+"""Each verdict is on record before it is given, and the record holds no image."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deepfake_client import DeepfakeClient, FakeTransport, InvalidArgumentError, OverloadedError, VerdictLogError
+from deepfake_client.preprocessing import Pixels, load_image, to_pixels
+from PIL import Image
+from variants import AnyClient
+
+Make = Callable[..., AnyClient]
+Fake = Callable[..., Any]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "verdicts.jsonl"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "portrait of somebody.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def entries(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_verdict_is_one_line_that_tells_image_model_and_time(
+    make_client: Make, fake: Fake, log: Path, photo: Path
+) -> None:
+    before = datetime.now(timezone.utc)
+    client = make_client(transport=fake([0.25, 0.75], version="3"), verdict_log=log)
+    client.classify(photo, request_id="upload-17")
+    (entry,) = entries(log)
+    assert before <= datetime.fromisoformat(entry.pop("time").replace("Z", "+00:00")) <= datetime.now(timezone.utc)
+    assert entry == {
+        "request_id": "upload-17",
+        "sha256": sha256(photo.read_bytes()),
+        "sha256_of": "file",
+        "label": "Real one",
+        "scores": {"Deepfake": 0.25, "Real one": 0.75},
+        "model": "deepfake_vs_real",
+        "model_version": "3",
+    }
+    assert "portrait" not in log.read_text()
+
+
+@pytest.mark.parametrize("decode", ["client", "server"])
+def test_every_way_to_hand_over_the_same_photo_has_the_same_sum(
+    make_client: Make, fake: Fake, log: Path, photo: Path, decode: str
+) -> None:
+    client = make_client(transport=fake(), verdict_log=log, decode=decode)
+    content = photo.read_bytes()
+    for image in (str(photo), content, io.BytesIO(content)):
+        client.classify(image)
+    list(client.classify_many([photo, content]))
+    assert [(entry["sha256"], entry["sha256_of"]) for entry in entries(log)] == [(sha256(content), "file")] * 5
+
+
+def test_what_has_no_file_is_told_by_the_pixels_that_the_model_takes(
+    make_client: Make, fake: Fake, log: Path, photo: Path
+) -> None:
+    client = make_client(transport=fake(), verdict_log=log)
+    pixels = to_pixels(load_image(photo))
+    with Image.open(photo) as picture:
+        client.classify(picture)
+        client.classify(np.asarray(picture))
+    client.classify_pixels(pixels)
+    client.classify_batch(np.stack([pixels, 255 - pixels]))
+    sums = [(entry["sha256"], entry["sha256_of"]) for entry in entries(log)]
+    assert sums == [(sha256(pixels.tobytes()), "pixels")] * 4 + [(sha256((255 - pixels).tobytes()), "pixels")]
+
+
+def test_only_verdicts_are_written(make_client: Make, fake: Fake, log: Path, photo: Path) -> None:
+    client = make_client(transport=fake(errors=[OverloadedError("full")]), verdict_log=log, max_retries=0)
+    results = list(client.classify_many([b"not an image", photo, photo], concurrency=1))
+    assert [result.ok for result in results] == [False, False, True]
+    assert [entry["request_id"] for entry in entries(log)] == [results[2].request_id]
+
+
+def test_a_file_that_is_no_image_is_named_with_a_log_as_without(make_client: Make, fake: Fake, log: Path) -> None:
+    broken = log.with_name("broken.jpg")
+    broken.write_text("text")
+    texts = []
+    for options in ({}, {"verdict_log": log}):
+        client = make_client(transport=fake(), **options)
+        (failure,) = client.classify_many([broken])
+        texts.append(str(failure.error))
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(str(broken))
+
+
+def test_many_callers_of_two_clients_do_not_mix_their_lines(
+    make_client: Make, fake: Fake, log: Path, pixels: Pixels
+) -> None:
+    clients = [make_client(transport=fake(), verdict_log=log) for _ in range(2)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: clients[number % 2].classify_pixels(pixels), range(400)))
+    assert len({entry["request_id"] for entry in entries(log)}) == 400
+
+
+def test_a_log_that_was_rotated_is_begun_anew(make_client: Make, fake: Fake, log: Path, pixels: Pixels) -> None:
+    client = make_client(transport=fake(), verdict_log=log)
+    client.classify_pixels(pixels, request_id="first")
+    rotated = log.rename(log.with_suffix(".1"))
+    client.classify_pixels(pixels, request_id="second")
+    log.unlink()
+    client.classify_pixels(pixels, request_id="third")
+    assert [entry["request_id"] for entry in entries(rotated)] == ["first"]
+    assert [entry["request_id"] for entry in entries(log)] == ["third"]
+
+
+def test_only_its_owner_reads_it(make_client: Make, fake: Fake, log: Path, pixels: Pixels) -> None:
+    make_client(transport=fake(), verdict_log=log).classify_pixels(pixels)
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_a_verdict_that_cannot_be_recorded_is_not_given(make_client: Make, fake: Fake, pixels: Pixels) -> None:
+    with pytest.raises(VerdictLogError, match="/dev/full cannot be written: No space left"):
+        make_client(transport=fake(), verdict_log="/dev/full").classify_pixels(pixels)
+
+
+def test_what_a_full_disk_cut_off_does_not_run_into_the_next_line(
+    log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    with DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:20]))
+        with pytest.raises(VerdictLogError, match="part of a line"):
+            client.classify_pixels(pixels)
+        monkeypatch.undo()
+        client.classify_pixels(pixels, request_id="next")
+    torn, line = log.read_text().splitlines()
+    assert len(torn) == 20
+    assert json.loads(line)["request_id"] == "next"
+
+
+@pytest.mark.parametrize("path", ["", "no/such/folder/log", "/", 7, "a\x00b"], ids=repr)
+def test_a_log_that_cannot_be_opened_is_refused_at_once(make_client: Make, fake: Fake, path: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="verdict_log"):
+        make_client(transport=fake(), verdict_log=path)

@@ -1,0 +1,300 @@
+"""`deepfake evaluate --reference`: the served model beside the model card's own code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import LABELS, make_checkpoint
+from click.testing import CliRunner, Result
+from deepfake_client import DeepfakeClient
+from deepfake_client.cli.app import deepfake as command_group
+from deepfake_client.evaluation.errors import InputError, NoReferenceError
+from deepfake_client.evaluation.parity import compare
+from deepfake_client.evaluation.predictions import Prediction
+from deepfake_client.evaluation.reference import open_comparison
+from deepfake_client.evaluation.report import Part
+from deepfake_client.evaluation.run import open_run
+from deepfake_client.evaluation.served_model import ServedModel, ask_model
+from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.export import Precision, export_model
+from deepfake_deploy.export import checkpoint as export_checkpoint
+from deepfake_deploy.reference import open_reference
+from exports import SilentProgress, exported_files
+from hub import COMMIT, fake_hub
+from pictures import encoded, photo_like, save_varied
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, SiglipForImageClassification
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PARITY_IMAGES = 300
+
+
+def deepfake(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command_group, [str(each) for each in arguments])
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hundred images of many formats, sizes and modes, in the folders of the labels as it falls."""
+    folder = tmp_path_factory.mktemp("varied")
+    for label in LABELS:
+        (folder / label).mkdir()
+    for number, file in enumerate(save_varied(folder)):
+        file.rename(folder / LABELS[number % 2] / file.name)
+    formats = [("JPEG", "RGB"), ("PNG", "RGB"), ("WEBP", "RGB"), ("JPEG", "L"), ("PNG", "P"), ("JPEG", "CMYK")]
+    for number in range(PARITY_IMAGES - 50):
+        format_name, mode = formats[number % len(formats)]
+        image = photo_like(60 + 13 * number % 500, 60 + 29 * number % 400, 1000 + number, mode)
+        (folder / LABELS[number % 2] / f"{number}.{format_name.lower()}").write_bytes(encoded(image, format_name))
+    return folder
+
+
+def card(folder: Path, path: Path) -> list[float]:
+    """The model card's code; its page gets the array from Gradio, which turns photos upright."""
+    model = SiglipForImageClassification.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    array = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    image = Image.fromarray(array).convert("RGB")
+    inputs = processor(images=image, return_tensors="pt")
+    with torch.no_grad():
+        return torch.nn.functional.softmax(model(**inputs).logits, dim=1).squeeze().tolist()
+
+
+def test_the_reference_is_what_the_card_does(checkpoint: Path, varied: Path) -> None:
+    names = ("turned-6.jpg", "turned-3.png", "alpha-1.png", "mode-I-16.png", "cmyk.jpg", "8.webp")
+    files = [file for name in names for file in varied.rglob(name)]
+    assert len(files) == len(names)
+    with open_reference(str(checkpoint), None, LABELS, SilentProgress()) as reference:
+        for file in files:
+            np.testing.assert_allclose(reference.probabilities(file), card(checkpoint, file), atol=1e-6)
+
+
+def test_three_hundred_images_get_the_cards_probabilities_in_fp32(
+    triton: EmbeddedTriton, checkpoint: Path, varied: Path, tmp_path: Path
+) -> None:
+    run = deepfake("evaluate", varied, "--url", triton.grpc_url, "--output", tmp_path, "--reference-model", checkpoint)
+    assert run.exit_code == 0, run.stderr
+    found = json.loads((tmp_path / "report.json").read_text())["reference"]
+    assert found["images"] == PARITY_IMAGES
+    assert found["unread"] == []
+    assert found["mean_probability_difference"] < found["max_probability_difference"] < 1e-5
+    assert found["labels_changed"]["count"] == 0
+    assert found["same_weights"] is True
+    assert (found["model_id"], found["precision"], found["server_precision"]) == (str(checkpoint), "fp32", "fp32")
+    assert f"{PARITY_IMAGES} images, max |Δprobability|" in run.stdout
+    assert "Labels changed: 0 of 300" in run.stdout
+    assert "other weights" not in run.stdout
+
+
+@pytest.fixture(scope="module")
+def in_half_precision(
+    repository: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedTriton]:
+    """Version 1 in bf16, version 2 in fp16."""
+    served = Path(shutil.copytree(repository, tmp_path_factory.mktemp("half") / "model_repository"))
+    for version, precision in ((1, Precision.BF16), (2, Precision.FP16)):
+        export_model(str(checkpoint), None, precision, served, SilentProgress(), version)
+    with EmbeddedTriton(served) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "least", "most"), [("1", "bf16", 1e-5, 0.02), ("2", "fp16", 1e-6, 0.004)]
+)
+def test_half_precision_tells_what_it_costs(
+    in_half_precision: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path,
+    version: str, precision: str, least: float, most: float,
+) -> None:  # fmt: skip
+    """On a small model; the figures of the full size are in loadtests/results/parity.txt."""
+    client = DeepfakeClient(in_half_precision.grpc_url, model_version=version)
+    part = measured(client, labelled_faces, checkpoint, tmp_path)
+    assert f"the server runs {precision}" in part.text
+    assert part.figures["server_precision"] == precision
+    assert least < part.figures["max_probability_difference"] < most
+    changed = part.figures["labels_changed"]
+    assert changed["count"] == len(changed["files"])
+    assert f"Labels changed: {changed['count']} of 80" in part.text
+    assert (changed["max_distance_from_half"] or 0) < part.figures["max_probability_difference"]
+
+
+def measured(client: DeepfakeClient, folder: Path, reference: Path, working: Path) -> Part:
+    """The comparison as `deepfake evaluate` makes it, without the rest of the report."""
+    with (
+        client,
+        open_run(client, folder, working / "answers.jsonl") as run,
+        open_comparison(run.model, str(reference), SilentProgress()) as comparison,
+    ):
+        return comparison.measure(run.classify(), folder)
+
+
+def test_every_label_that_differs_is_listed_with_both_scores(
+    triton: EmbeddedTriton, labelled_faces: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Against another checkpoint than the served one, which is said as well."""
+    part = measured(DeepfakeClient(triton.http_url), labelled_faces, trained, tmp_path)
+    files = sorted(filter(Path.is_file, labelled_faces.rglob("*")))
+    with DeepfakeClient(triton.grpc_url) as client:
+        server = [dict(verdict.scores) for verdict in client.classify_many(files)]
+    with open_reference(str(trained), None, LABELS, SilentProgress()) as reference:
+        transformers = [dict(zip(LABELS, reference.probabilities(file), strict=True)) for file in files]
+    expected = {
+        file.relative_to(labelled_faces).as_posix(): (ours, theirs)
+        for file, ours, theirs in zip(files, server, transformers, strict=True)
+        if max(ours, key=ours.__getitem__) != max(theirs, key=theirs.__getitem__)
+    }
+    assert expected
+    changed = part.figures["labels_changed"]
+    assert {each["file"] for each in changed["files"]} == set(expected)
+    for each in changed["files"]:
+        ours, theirs = expected[each["file"]]
+        assert each["server"] == pytest.approx(ours, abs=1e-5)
+        assert each["reference"] == pytest.approx(theirs, abs=1e-6)
+    assert changed["share"]["low"] < changed["share"]["value"] == len(expected) / 80 < changed["share"]["high"]
+    assert part.figures["same_weights"] is False
+    assert "The reference has other weights than" in part.text
+
+
+def prediction(name: str, deepfake: float) -> Prediction:
+    return Prediction(f"Deepfake/{name}", "Deepfake", (deepfake, 1 - deepfake), None)
+
+
+def test_the_figures_of_a_comparison() -> None:
+    predictions = [
+        prediction("same", 0.9),
+        prediction("near", 0.52),
+        prediction("broken", 0.3),
+        prediction("strange", 0.3),
+        Prediction("Deepfake/text.jpg", "Deepfake", None, "not an image"),
+    ]
+    answers = {"same": (0.9, 0.1), "near": (0.48, 0.52), "strange": (float("nan"), float("nan"))}
+
+    def reference(path: Path) -> tuple[float, float]:
+        if path.name == "broken":
+            raise OSError("truncated\nfile")
+        return answers[path.name]
+
+    advanced: list[None] = []
+    parity = compare(predictions, LABELS, Path("x"), reference, lambda: advanced.append(None))
+    assert len(advanced) == 5
+    assert (parity.images, [file for file, _ in parity.unread]) == (2, ["Deepfake/broken", "Deepfake/strange"])
+    assert parity.unread[0][1] == "truncated file"
+    assert parity.max_difference == pytest.approx(0.04)
+    assert parity.mean_difference == pytest.approx(0.02)
+    assert [(each.file, each.distance_from_half) for each in parity.changes] == [("Deepfake/near", pytest.approx(0.02))]
+    text = "\n".join(parity.lines())
+    assert "Deepfake/near: server Deepfake 0.5200, transformers Real one 0.5200" in text
+    assert "at most 0.0200 from one half" in text
+    assert "not compared: 2" in text
+
+
+def test_a_comparison_of_nothing_is_no_error() -> None:
+    parity = compare([], LABELS, Path("x"), lambda _: (1.0, 0.0))
+    assert parity.lines() == ["No image was compared."]
+    assert parity.figures()["labels_changed"]["share"] is None
+
+
+def test_a_long_list_is_cut_for_the_person_and_not_in_the_report() -> None:
+    parity = compare([prediction(str(number), 0.6) for number in range(50)], LABELS, Path("x"), lambda _: (0.4, 0.6))
+    assert len(parity.figures()["labels_changed"]["files"]) == 50
+    assert len(parity.lines()) == 23
+    assert "30 more" in parity.lines()[-1]
+
+
+@pytest.fixture(scope="module")
+def from_the_hub(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    """A server of weights that were exported from `someone/faces` on the Hub."""
+    served = Path(shutil.copytree(repository, tmp_path_factory.mktemp("hub") / "model_repository"))
+    _, provenance = exported_files(served)
+    document = {**json.loads(provenance.read_text()), "model_id": "someone/faces", "revision": COMMIT}
+    provenance.write_text(json.dumps(document))
+    with EmbeddedTriton(served) as server:
+        yield server
+
+
+def test_the_reference_is_fetched_at_the_revision_that_the_server_names(
+    from_the_hub: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path
+) -> None:
+    """The Hub's address is read when its library is imported, so this runs a process; then without the Hub."""
+    command = [sys.executable, "-m", "deepfake_client.cli", "evaluate", labelled_faces, "--reference"]
+    options = ["--url", from_the_hub.grpc_url, "--output", tmp_path / "out"]
+    with fake_hub(checkpoint) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        run = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, env=environment)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert hub.requested == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["reference"]
+    assert (found["model_id"], found["revision"], found["same_weights"]) == ("someone/faces", COMMIT, True)
+    assert found["max_probability_difference"] < 1e-5
+    assert f"Reference: someone/faces at {COMMIT} in transformers" in run.stdout
+
+
+def test_weights_from_a_folder_have_to_be_named(triton: EmbeddedTriton, labelled_faces: Path, tmp_path: Path) -> None:
+    run = deepfake("evaluate", labelled_faces, "--url", triton.grpc_url, "--output", tmp_path / "out", "--reference")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "--reference-model" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_reference_that_cannot_be_had_is_told_before_the_images_are_classified(
+    triton: EmbeddedTriton, labelled_faces: Path, tmp_path: Path
+) -> None:
+    swapped = make_checkpoint(tmp_path / "swapped", labels=LABELS[::-1])
+    for named, reason in ((tmp_path / "nowhere", "no such folder"), (swapped, "its labels are «Real one», «Deepfake»")):
+        options = ["--url", triton.grpc_url, "--output", tmp_path / "out", "--reference-model", named]
+        run = deepfake("evaluate", labelled_faces, *options)
+        assert (run.exit_code, run.stdout) == (1, "")
+        assert reason in run.stderr
+        assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def served(client: DeepfakeClient, **changes: object) -> ServedModel:
+    """The served model, with fields of its provenance changed."""
+    model = ask_model(client)
+    assert model.provenance is not None
+    values = {name: changes.get(name, getattr(model.provenance, name)) for name in model.provenance.__slots__}
+    return ServedModel(model.name, model.version, model.labels, type(model.provenance)(**values))
+
+
+def test_a_stand_in_is_made_again(
+    triton: EmbeddedTriton, labelled_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of full size it would take a minute here, so a small one is made in its place."""
+    monkeypatch.setattr(
+        export_checkpoint, "write_stand_in", lambda folder, labels: make_checkpoint(folder, labels=labels)
+    )
+    with DeepfakeClient(triton.grpc_url) as client:
+        model = served(client, weights="stand-in", model_id="stand-in")
+        file = next(filter(Path.is_file, labelled_faces.rglob("*")))
+        answer = Prediction(
+            file.relative_to(labelled_faces).as_posix(), LABELS[0], tuple(client.classify(file).scores.values()), None
+        )
+    with open_comparison(model, None, SilentProgress()) as comparison:
+        part = comparison.measure([answer], labelled_faces)
+    assert part.figures["model_id"] == "stand-in"
+    assert part.figures["max_probability_difference"] < 1e-5
+
+
+def test_a_server_that_does_not_tell_its_weights_needs_a_name(triton: EmbeddedTriton) -> None:
+    with DeepfakeClient(triton.grpc_url) as client:
+        model = ask_model(client)
+    unknown = ServedModel(model.name, model.version, model.labels, None)
+    with pytest.raises(InputError, match="--reference-model"), open_comparison(unknown, None, SilentProgress()):
+        pass
+    with pytest.raises(NoReferenceError, match="no such folder"), open_comparison(unknown, "x", SilentProgress()):
+        pass
+
+
+def test_an_empty_name_is_wrong_usage(labelled_faces: Path) -> None:
+    run = deepfake("evaluate", labelled_faces, "--reference-model", "")
+    assert run.exit_code == 2
+    assert "is a variable not set?" in run.stderr
