@@ -1,0 +1,99 @@
+"""What can be said about the images without building them, which needs Docker and a registry."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from project import ROOT
+
+DOCKER = ROOT / "deploy" / "docker"
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+TIMEOUT_SECONDS = 60
+
+
+def stages() -> dict[str, str]:
+    """Stage → its instructions."""
+    parts = re.split(r"^FROM (?:\S+) AS (\w+)$", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_hadolint_finds_nothing() -> None:
+    run = subprocess.run(
+        [str(Path(sys.executable).with_name("hadolint")), str(DOCKER / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_every_copied_path_exists_and_reaches_the_builder() -> None:
+    sources = re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    paths = sorted({path for line in sources for path in line.split()})
+    assert "deploy/docker/entrypoint.sh" in paths
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[1] == "*"
+    admitted = {line[1:] for line in ignored if line.startswith("!")}
+    for path in paths:
+        assert (ROOT / path).exists(), path
+        assert any(path == open_path or path.startswith(f"{open_path}/") for open_path in admitted), path
+
+
+def test_weights_of_the_working_copy_are_not_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    # The last line that matches decides, so it must come after the folder was let in.
+    assert lines.index("model_repository/deepfake_vs_real/[0-9]*") > lines.index("!model_repository")
+
+
+def test_torchscript_is_written_by_a_torch_no_newer_than_the_containers() -> None:
+    # https://docs.nvidia.com/deeplearning/triton-inference-server/release-notes: 26.08 has 2.14.
+    assert "TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-pyt-python-py3\n" in DOCKERFILE
+    (pinned,) = re.findall(r'^export = .*"torch==(\d+)\.(\d+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert tuple(map(int, pinned)) <= (2, 14)
+    assert "torch==" not in (DOCKER / "constraints.txt").read_text()
+
+
+def test_versions_are_fixed_and_the_containers_numpy_is_left_alone() -> None:
+    for name in ("constraints.txt", "server-requirements.txt"):
+        lines = [line for line in (DOCKER / name).read_text().splitlines() if not line.startswith("#")]
+        assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines), name
+    assert "numpy" not in re.findall(r"^[a-z0-9-]+", (DOCKER / "server-requirements.txt").read_text(), re.MULTILINE)
+    assert re.search(r"^numpy==", (DOCKER / "constraints.txt").read_text(), re.MULTILINE)
+
+
+def test_both_files_agree_on_what_they_share() -> None:
+    pins = [
+        dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", (DOCKER / name).read_text(), re.MULTILINE))
+        for name in ("constraints.txt", "server-requirements.txt")
+    ]
+    assert pins[1].items() <= pins[0].items()
+
+
+def test_the_image_carries_this_projects_version() -> None:
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert f"ARG VERSION={version}\n" in stages()["runtime"]
+
+
+def test_what_runs_in_the_cluster_is_no_root() -> None:
+    for stage in ("runtime", "loadtest"):
+        assert re.findall(r"^USER (\S+)$", stages()[stage], re.MULTILINE)[-1] == "1000:1000"
+    assert "USER" not in stages()["server"]
+
+
+def test_the_server_and_the_model_say_where_the_weights_come_from() -> None:
+    for stage in ("server", "model"):
+        for name in ("model", "revision", "precision"):
+            assert f'deepfake-vs-real.{name}="${{{name.upper()}}}"' in stages()[stage]
+
+
+def test_the_container_alone_is_as_closed_as_the_pod() -> None:
+    deployment = (ROOT / "deploy" / "kubernetes" / "base" / "triton-deployment.yaml").read_text()
+    (command,) = re.findall(r"^CMD \[(.*?)\]", stages()["runtime"], re.MULTILINE | re.DOTALL)
+    arguments = re.findall(r'"(.+?)"', command)
+    assert any("restricted-api" in argument for argument in arguments)
+    for argument in arguments:
+        assert f"- {argument}\n" in deployment

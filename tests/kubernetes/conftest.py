@@ -1,0 +1,17 @@
+"""All combinations, rendered once."""
+
+from __future__ import annotations
+
+import pytest
+from rendering import Rendering, render, render_all
+
+
+@pytest.fixture(scope="session")
+def renderings(tmp_path_factory: pytest.TempPathFactory) -> list[Rendering]:
+    return render_all(tmp_path_factory.mktemp("combinations"))
+
+
+@pytest.fixture(scope="session")
+def cpu(tmp_path_factory: pytest.TempPathFactory) -> Rendering:
+    """The overlay `cpu` alone."""
+    return render(tmp_path_factory.mktemp("cpu"), "cpu")
