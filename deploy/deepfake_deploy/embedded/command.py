@@ -71,6 +71,8 @@ class ServerOptions:
     tls: TlsFiles | None
     poll_seconds: int
     """How often the repository is looked at for new and removed versions; 0 is never."""
+    latency_summaries: bool
+    trace_otlp_url: str | None
     verbose: bool
 
 
@@ -102,6 +104,10 @@ def server_arguments(options: ServerOptions, installation: Installation, backend
     ]
     if options.tls is not None:
         arguments += _tls_arguments(options.tls)
+    if options.latency_summaries:
+        arguments += ["--metrics-config=summary_latencies=true"]
+    if options.trace_otlp_url is not None:
+        arguments += _trace_arguments(options.trace_otlp_url)
     if options.response_cache_bytes:
         arguments += [
             f"--cache-config=local,size={options.response_cache_bytes}",
@@ -132,6 +138,17 @@ def _tls_arguments(tls: TlsFiles) -> list[str]:
     if tls.client_ca is not None:
         arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
     return arguments
+
+
+def _trace_arguments(url: str) -> list[str]:
+    return [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        # None by itself: Triton traces the requests that carry a trace context, so the caller chooses which.
+        "--trace-config=rate=0",
+        f"--trace-config=opentelemetry,url={url}",
+        "--trace-config=opentelemetry,resource=service.name=deepfake-vs-real",
+    ]
 
 
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:

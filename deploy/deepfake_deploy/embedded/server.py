@@ -40,6 +40,9 @@ class EmbeddedTriton:
         response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
         tls: certificate and key for gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready.
         poll_seconds: how often to look for new and removed model versions; 0 serves what is there at the start.
+        latency_summaries: quantiles of queue and compute time among the metrics.
+        trace_otlp_url: http:// URL of an OpenTelemetry collector's traces (OTLP/HTTP), to which the spans of requests go
+            that carry a W3C trace context; None traces nothing.
         verbose: pass the whole server log on, not only errors.
         log: where the server's log goes; stderr when None.
 
@@ -59,6 +62,8 @@ class EmbeddedTriton:
         response_cache_bytes: int = 0,
         tls: TlsFiles | None = None,
         poll_seconds: int = 0,
+        latency_summaries: bool = False,
+        trace_otlp_url: str | None = None,
         verbose: bool = False,
         log: IO[str] | None = None,
     ) -> None:
@@ -70,6 +75,8 @@ class EmbeddedTriton:
         self._response_cache_bytes = response_cache_bytes
         self._tls = tls
         self._poll_seconds = poll_seconds
+        self._latency_summaries = latency_summaries
+        self._trace_otlp_url = trace_otlp_url
         self._verbose = verbose
         self._log_target = log if log is not None else sys.stderr
         self._log: LogReader | None = None
@@ -122,6 +129,8 @@ class EmbeddedTriton:
             response_cache_bytes=self._response_cache_bytes,
             tls=self._tls,
             poll_seconds=self._poll_seconds,
+            latency_summaries=self._latency_summaries,
+            trace_otlp_url=self._trace_otlp_url,
             verbose=self._verbose,
         )
         with contextlib.ExitStack() as resources:

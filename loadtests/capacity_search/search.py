@@ -1,0 +1,97 @@
+"""Which load holds the target: steps upward until it breaks, one between, and repetitions of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .step import Step
+
+#: Runs a step of so many requests per second; the flag says that this load was offered before.
+Offer = Callable[[float, bool], Step]
+
+# Shares of what the server does at most. The knee lies above a half of it for every target that is a few times the time
+# of one image, and there the steps are closer.
+LADDER = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25)
+_GROWTH = 1.25
+_MOST_STEPS = 24
+_LEAST_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The outcome of a search."""
+
+    steps: tuple[Step, ...]
+    """In the order in which they were run."""
+    capacity: float | None
+    """The highest load, in requests per second, that held the target each time; None when none did."""
+
+    @property
+    def at_capacity(self) -> tuple[Step, ...]:
+        """All runs of the load that is the capacity."""
+        return tuple(step for step in self.steps if step.offered == self.capacity)
+
+    @property
+    def broken(self) -> Step | None:
+        """The lightest load that did not hold the target."""
+        return min((step for step in self.steps if not step.met), key=lambda step: step.offered, default=None)
+
+
+def search(offer: Offer, most: float, repeats: int) -> Found:
+    """Looks for the knee.
+
+    Args:
+        most: estimate of what the server does at most, in requests per second.
+        repeats: how often the load that holds is offered in all, and how often it must hold.
+    """
+    steps: list[Step] = []
+
+    def held(rate: float) -> bool:
+        steps.append(offer(rate, any(step.offered == rate for step in steps)))
+        return steps[-1].met
+
+    good, bad = _climb(held, most)
+    if good and bad:
+        between = (good + bad) / 2
+        good, bad = (between, bad) if held(between) else (good, between)
+    while good:
+        runs = [step for step in steps if step.offered == good]
+        if not all(step.met for step in runs):
+            good = max(
+                (step.offered for step in steps if step.offered < good and _always_met(steps, step)), default=0.0
+            )
+        elif len(runs) < repeats and len(steps) < _MOST_STEPS:
+            held(good)
+        else:
+            break
+    return Found(tuple(steps), good or None)
+
+
+def _climb(held: Callable[[float], bool], most: float) -> tuple[float, float]:
+    """(highest load that held, lowest that did not), 0 for none."""
+    good = 0.0
+    for share in LADDER:
+        if not held(most * share):
+            return (good, most * share) if good else _descend(held, most * share)
+        good = most * share
+    # The estimate was too low, as it is when the first callers met a server that had yet to warm up.
+    for _ in range(_MOST_STEPS // 2):
+        if not held(good * _GROWTH):
+            return good, good * _GROWTH
+        good *= _GROWTH
+    return good, 0.0
+
+
+def _descend(held: Callable[[float], bool], bad: float) -> tuple[float, float]:
+    """Halves the load until it holds; (0, load) when the target is out of reach for hardly any."""
+    least = bad * _LEAST_SHARE / LADDER[0]
+    while bad / 2 >= least:
+        if held(bad / 2):
+            return bad / 2, bad
+        bad /= 2
+    return 0.0, bad
+
+
+def _always_met(steps: Sequence[Step], step: Step) -> bool:
+    return all(each.met for each in steps if each.offered == step.offered)

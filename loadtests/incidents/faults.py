@@ -1,0 +1,134 @@
+"""The faults, and the alerts that should come of each."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+from deepfake_deploy.embedded import EmbeddedTritonError
+
+from .scene import Scene
+
+FLOOD_CALLERS = 400  # more than the queue of 256 holds
+# The stub answers Triton's question whether it is healthy several times a second; frozen for longer it counts as dead.
+FROZEN_SECONDS, RUNNING_SECONDS = 0.25, 0.012
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        what: what is broken, in a sentence.
+        fires: alerts that must fire.
+        may_follow: alerts that may: what the fault leads to when it lasts, or on a slow machine.
+        inject: breaks it.
+        replicas, poll_seconds, kubelet: what the scene must have.
+    """
+
+    what: str
+    fires: tuple[str, ...]
+    inject: Callable[[Scene], None]
+    may_follow: tuple[str, ...] = ()
+    replicas: int = 1
+    poll_seconds: int = 0
+    kubelet: bool = False
+
+
+def _overload(scene: Scene) -> None:
+    scene.callers.flood(FLOOD_CALLERS)
+
+
+def _kill_worker(scene: Scene) -> None:
+    _worker(scene, "deepfake_vs_real").kill()
+
+
+def _kill_server(scene: Scene) -> None:
+    psutil.Process(scene.replicas[0].server.pid).kill()
+
+
+def _restart_with_broken_model(scene: Scene) -> None:
+    broken = scene.replicas[1]
+    broken.server.kill()
+    broken.model_file.write_bytes(b"no TorchScript")
+    try:
+        broken.server.start()
+    except EmbeddedTritonError:
+        return
+    raise AssertionError(f"{broken.model_file}: loaded, though it is no TorchScript")
+
+
+def _add_broken_version(scene: Scene) -> None:
+    version = scene.replicas[0].model_file.parent.parent / "2"
+    version.mkdir()
+    (version / "model.pt").write_bytes(b"no TorchScript")
+
+
+def _slow_down(scene: Scene) -> None:
+    worker, end = _worker(scene, "deepfake_vs_real"), threading.Event()
+
+    def freeze() -> None:
+        while not end.wait(RUNNING_SECONDS):
+            worker.send_signal(signal.SIGSTOP)
+            end.wait(FROZEN_SECONDS)
+            worker.send_signal(signal.SIGCONT)
+
+    thread = threading.Thread(target=freeze, name="freeze")
+    thread.start()
+    scene.resources.callback(thread.join)
+    scene.resources.callback(end.set)
+
+
+def _worker(scene: Scene, model: str) -> psutil.Process:
+    """The stub of one of the first server's models."""
+    children = psutil.Process(scene.replicas[0].server.pid).children()
+    return next(child for child in children if any(f"/{model}/" in word for word in child.cmdline()))
+
+
+FAULTS = {
+    "overload": Fault(
+        f"{FLOOD_CALLERS} callers at once",
+        fires=("TritonQueueFull", "TritonLatencyBudgetBurnsFast"),
+        # The first unless so few requests are answered that there are windows without any. Where the whole queue takes longer
+        # than its timeout, its end runs out of time; and an hour of all this is seen in the three days, too.
+        may_follow=(
+            "TritonQueueOutweighsCompute",
+            "TritonQueueTimeouts",
+            "TritonErrorBudgetBurnsFast",
+            "TritonErrorBudgetBurnsSlowly",
+            "TritonLatencyBudgetBurnsSlowly",
+        ),
+        inject=_overload,
+    ),
+    "killed-worker": Fault(
+        "the worker process of deepfake_vs_real is killed, and nobody ends the server",
+        fires=("TritonModelFails", "TritonErrorBudgetBurnsFast"),
+        inject=_kill_worker,
+    ),
+    "stopped-server": Fault("the only server is killed", fires=("TritonNoReadyReplica",), inject=_kill_server),
+    "broken-model": Fault(
+        "one of two replicas is restarted with a model.pt that does not load",
+        fires=("TritonReplicaNotScraped",),
+        inject=_restart_with_broken_model,
+        replicas=2,
+    ),
+    "broken-version": Fault(
+        "a server that polls finds a new version that does not load; its readiness is seen as a kubelet sees it",
+        fires=("TritonNoReadyReplica", "TritonReplicaNotReady"),
+        inject=_add_broken_version,
+        # Each attempt to load it starts a worker, which takes a small machine's cores from the callers.
+        may_follow=("TritonLatencyBudgetBurnsFast",),
+        poll_seconds=5,
+        kubelet=True,
+    ),
+    "slow-inference": Fault(
+        f"the worker of deepfake_vs_real runs {RUNNING_SECONDS * 1000:.0f} of every "
+        f"{(RUNNING_SECONDS + FROZEN_SECONDS) * 1000:.0f} ms",
+        fires=("TritonLatencyBudgetBurnsFast",),
+        may_follow=("TritonQueueOutweighsCompute",),
+        inject=_slow_down,
+    ),
+}

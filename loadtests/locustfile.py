@@ -1,0 +1,91 @@
+"""Load on the classifier, over gRPC and HTTP, with Locust.
+
+    locust -f loadtests/locustfile.py --headless -u 8 -t 30s --host grpc://127.0.0.1:8001 --slo-p95-ms 2000
+
+`--host` takes several URLs, separated by commas: those of one protocol are replicas, taken in turn. Without the name of
+a class, GrpcUser and HttpUser both run where there is a URL for them. README.md beside this file tells the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from gevent.pool import Group
+from locust import User, events, task
+from locust.exception import StopUser
+from swarm.lifecycle import register
+from swarm.options import GRPC_SCHEMES, HTTP_SCHEMES, checked
+from swarm.target import Target
+from traffic.arrivals import Schedule
+from traffic.stream import Item
+
+register(events)
+
+
+class ClassifyingUser(User):
+    """Sends images: one after the other, or, with `--rate`, when they are due."""
+
+    abstract = True
+    protocol: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]]
+    target: ClassVar[Target | None] = None
+
+    def on_start(self) -> None:
+        if self.target is None:
+            return
+        options = checked(self.environment.parsed_options)
+        self._payload = options.payload
+        self._on_their_way = Group()
+        self._schedule = Schedule(options.rate, options.arrivals, time.perf_counter()) if options.rate else None
+        self._item = self.target.stream.next()
+
+    def wait_time(self) -> float:
+        """Seconds until the next request is due."""
+        return max(self._schedule.due - time.perf_counter(), 0.0) if self._schedule else 0.0
+
+    @task
+    def classify(self) -> None:
+        target = self.target
+        if target is None:
+            raise StopUser  # the run is being ended, with the reason on stderr
+        item = self._item
+        if self._schedule is None:
+            self._send(target, item, time.perf_counter())
+        elif time.perf_counter() >= self._schedule.due:
+            target.left(self._schedule.due)
+            self._on_their_way.spawn(self._send, target, item, self._schedule.due)
+            self._schedule.advance()
+        else:
+            return  # the first one is not due yet
+        self._item = target.stream.next()
+
+    def on_stop(self) -> None:
+        if self.target is not None:
+            self._on_their_way.join(timeout=self.environment.stop_timeout)
+            self._on_their_way.kill()
+
+    def _send(self, target: Target, item: Item, since: float) -> None:
+        failed = target.send(item)
+        self.environment.events.request.fire(
+            request_type=self.protocol,
+            name=f"{self._payload}, repeated" if item.repeated else self._payload,
+            response_time=None if failed else (time.perf_counter() - since) * 1000,
+            response_length=0,
+            exception=failed,
+            context={},
+        )
+
+
+class GrpcUser(ClassifyingUser):
+    """A caller over gRPC."""
+
+    protocol = "gRPC"
+    schemes = GRPC_SCHEMES
+
+
+class HttpUser(ClassifyingUser):
+    """A caller over HTTP."""
+
+    protocol = "HTTP"
+    schemes = HTTP_SCHEMES

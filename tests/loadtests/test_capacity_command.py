@@ -1,0 +1,101 @@
+"""The capacity search as a person runs it, against a real Triton."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from capacity_search.command import main
+from capacity_search.resources import server_pid
+from capacity_search.triton_metrics import MODEL, scrape
+from deepfake_client import DeepfakeClient
+from deepfake_deploy.embedded import EmbeddedTriton
+from metrics import metric
+from project import ROOT
+
+FILES = {"report.html", "report.json", "throughput.png", "latency.png", "server.png", "usage.png"}
+
+
+def run_capacity(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "loadtests" / "capacity.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90)
+
+
+def test_a_target_out_of_reach_is_reported_with_what_was_measured(triton: EmbeddedTriton, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    # The batcher alone waits for 10 ms, so that the search ends after its lightest loads.
+    options = ["--slo-p95-ms", "1", "--step-seconds", "1", "--output", str(folder)]
+    done = run_capacity("--url", triton.grpc_url, "--metrics-url", triton.metrics_url, *options)
+    assert done.returncode == 1
+    assert done.stdout.startswith("No load was found at which 95 % of the requests are answered within 1 ms.")
+    assert {path.name for path in folder.iterdir()} == FILES
+    document = json.loads((folder / "report.json").read_text())
+    assert document["capacity"] is None
+    assert document["recommendation"] is None
+    assert document["circumstances"]["server_is_here"] is True
+    steps = document["steps"]
+    assert steps
+    assert all(step["met"] is False and step["failures"] == {} for step in steps)
+    heaviest = max(steps, key=lambda step: step["offered"])
+    assert heaviest["batch"] >= 1
+    assert heaviest["compute_ms"] > 0
+    assert heaviest["queue_ms"] > 0
+    assert heaviest["pending"] >= 0
+    assert 0 < heaviest["server_cores"] <= document["circumstances"]["cores"] + 0.5
+    assert heaviest["p50_ms"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        (["--slo-p95-ms", "0"], 2, "--slo-p95-ms must be above 0"),
+        (["--url", "triton:8001"], 2, "--url must begin with grpc://"),
+        (["--url", "grpc://127.0.0.1:9"], 1, "connection refused"),
+        (["--url", "grpc://127.0.0.1:9", "--metrics-url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9: "),
+        (["--metrics-url", "file:///etc/passwd"], 2, "--metrics-url must begin with http://"),
+        (["--metrics-url", "http://127.0.0.1:9"], 2, "--metrics-url is for a server that --url names"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["capacity.py", *arguments, "--output", str(tmp_path / "report")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == status
+    told = capsys.readouterr()
+    assert reason in told.err
+    assert len(told.err.splitlines()) == 1
+    assert told.out == ""
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_counters_are_those_of_the_metrics_endpoint(triton: EmbeddedTriton) -> None:
+    before = scrape(triton.metrics_url)
+    assert before.models[MODEL].requests == metric(triton.metrics_url, "nv_inference_request_success")
+    assert before.models[MODEL].compute_us == metric(triton.metrics_url, "nv_inference_compute_infer_duration_us")
+    assert before.pending == 0
+
+
+def test_a_server_on_this_machine_is_found_by_its_port(triton: EmbeddedTriton) -> None:
+    with DeepfakeClient(triton.grpc_url) as client:
+        port = int(client.endpoints[0].rpartition(":")[2])
+    assert server_pid("127.0.0.1", port) == triton.pid
+    assert server_pid("192.0.2.1", port) is None
+    assert psutil.pid_exists(triton.pid)
+
+
+def test_an_endpoint_that_is_no_tritons_is_named(triton: EmbeddedTriton) -> None:
+    with pytest.raises(OSError, match="no metrics of a Triton there"):
+        scrape(f"{triton.http_url}/v2")
+    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/metrics: .*refused"):
+        scrape("http://127.0.0.1:9/metrics")

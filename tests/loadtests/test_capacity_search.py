@@ -1,0 +1,249 @@
+"""Where the knee is, what it is made of, and what follows: on servers that exist on paper."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from capacity_search.bottleneck import find_bottleneck
+from capacity_search.recommendation import recommend, scaling_patch
+from capacity_search.report import Circumstances, Report, render, write
+from capacity_search.search import Found, search
+from capacity_search.step import Step
+from made_steps import step
+from PIL import Image
+from project import ROOT
+
+KUBERNETES = ROOT / "deploy" / "kubernetes" / "components"
+
+
+def server(capacity: float, *, unlucky: tuple[int, ...] = ()) -> Callable[[float, bool], Step]:
+    """Holds its target up to `capacity`, but not in those runs, counted from 0, that are unlucky."""
+    runs: list[float] = []
+
+    def offer(rate: float, repeat: bool) -> Step:
+        assert repeat is (rate in runs)
+        runs.append(rate)
+        met = rate <= capacity and len(runs) - 1 not in unlucky
+        return step(offered=rate, met=met, repeat=repeat, p95_ms=80.0 if met else 300.0)
+
+    return offer
+
+
+@pytest.mark.parametrize("capacity", [30, 55, 83, 97, 104, 180])
+@pytest.mark.parametrize("estimate", [60, 100, 130])
+def test_the_knee_is_found_between_the_last_load_that_held_and_the_first_that_did_not(
+    capacity: float, estimate: float
+) -> None:
+    found = search(server(capacity), estimate, repeats=3)
+    assert found.capacity is not None
+    assert found.capacity <= capacity < found.broken.offered
+    assert found.broken.offered <= found.capacity * 1.5
+    assert len(found.at_capacity) == 3
+    assert len(found.steps) <= 16
+
+
+def test_a_load_that_holds_only_once_is_not_the_capacity() -> None:
+    # 0.25 … 0.9 hold, 1.0 breaks, 0.95 holds at first, and not when it is repeated.
+    found = search(server(96, unlucky=(7,)), 100, repeats=3)
+    assert found.capacity == pytest.approx(90)
+    assert [held.met for held in found.at_capacity] == [True, True, True]
+
+
+def test_a_server_that_holds_hardly_anything_is_asked_for_less() -> None:
+    found = search(server(10), 100, repeats=2)
+    assert found.capacity == pytest.approx(9.375)  # 25 and 12.5 break, 6.25 holds, and so does what is between
+
+
+def test_a_target_out_of_reach_ends_the_search() -> None:
+    found = search(server(0.1), 100, repeats=3)
+    assert found.capacity is None
+    assert len(found.steps) == 3
+    assert "Time, not throughput" in find_bottleneck(found, 100, 2).finding
+
+
+def test_a_server_that_never_breaks_ends_the_search_too() -> None:
+    found = search(server(math.inf), 100, repeats=1)
+    assert found.broken is None
+    assert len(found.steps) < 24
+    assert find_bottleneck(found, 100, 2).name == "none"
+
+
+def broken(**changes: Any) -> Found:
+    steps = (step(), step(**{"offered": 20.0, "met": False, "p95_ms": 500.0, **changes}))
+    return Found(steps, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"server_cores": 1.9}, "cpu"),
+        ({"server_cores": 1.9, "gpu": 0.97}, "gpu"),
+        ({"server_cores": 0.9, "other_cores": 0.9}, "others"),
+        ({"server_cores": 0.9, "busy": 0.98}, "instance"),
+        ({"server_cores": None, "busy": None, "batch": None}, "unknown"),
+        ({"server_cores": 1.9, "generator_cpu": 0.9}, "generator"),
+        ({"server_cores": 0.9, "other_cores": 0.9, "late_p99_ms": 30.0}, "others"),
+        ({"server_cores": 1.0, "late_p99_ms": 30.0}, "generator"),
+        ({"server_cores": 1.9, "failures": {"wrong answer: not the known scores": 1}}, "wrong answers"),
+        ({"server_cores": 1.9, "failures": {"deadline: no answer in time": 9}}, "cpu"),
+    ],
+)
+def test_the_bottleneck_is_what_was_full(changes: dict[str, Any], name: str) -> None:
+    found = find_bottleneck(broken(**changes), 100.0, 2)
+    assert found.name == name
+    assert found.advice
+
+
+def test_decoding_on_the_server_is_told_from_the_model() -> None:
+    found = find_bottleneck(broken(server_cores=1.9, decode_ms=60.0), 100.0, 2)
+    assert "decoding" in found.finding
+    assert 'decode="client"' in found.advice[0]
+
+
+def searched() -> Found:
+    """10, 20 and 40 requests per second held, the last twice; 60 did not."""
+    return Found(
+        (
+            step(offered=10.0, pending=0.1, queue_to_compute=0.1),
+            step(offered=20.0, pending=1.0, queue_to_compute=0.2),
+            step(offered=40.0, pending=4.0, queue_to_compute=0.8),
+            step(offered=60.0, pending=90.0, queue_to_compute=9.0, met=False, p95_ms=math.inf, server_cores=1.95),
+            step(offered=40.0, pending=6.0, queue_to_compute=1.0, p95_ms=95.0, repeat=True),
+        ),
+        40.0,
+    )
+
+
+def test_replicas_and_thresholds_follow_from_the_planned_load() -> None:
+    found = recommend(searched(), headroom=0.25, traffic=100.0)
+    assert found is not None
+    assert found.planned == 30.0
+    assert found.pending == 3.0  # between 1 at 20 and the mean of 4 and 6 at 40
+    assert found.queue_to_compute == 0.55
+    assert found.replicas == 5  # 100 / 30, rounded up, and one to lose
+    assert found.maximum == 8
+
+
+def test_a_threshold_is_not_one_that_an_idle_replica_exceeds() -> None:
+    steps = (step(offered=10.0, queue_to_compute=0.9), step(offered=20.0, queue_to_compute=0.5))
+    found = recommend(Found(steps, 20.0), headroom=0.0, traffic=None)
+    assert found is not None
+    assert found.queue_to_compute == pytest.approx(1.35, abs=0.05)
+
+
+def test_nothing_is_recommended_where_nothing_held() -> None:
+    assert recommend(Found((step(met=False),), None), 0.2, 100.0) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("ScaledObject", KUBERNETES / "autoscaling-keda" / "triton-scaledobject.yaml"),
+        ("HorizontalPodAutoscaler", KUBERNETES / "autoscaling-hpa" / "triton-horizontalpodautoscaler.yaml"),
+    ],
+)
+def test_the_patch_replaces_what_the_component_sets(kind: str, file: Any) -> None:
+    recommendation = recommend(searched(), headroom=0.25, traffic=100.0)
+    assert recommendation is not None
+    (patch,) = yaml.safe_load(scaling_patch(recommendation, kind))["patches"]
+    target = yaml.safe_load(file.read_text())
+    assert patch["target"] == {"kind": target["kind"], "name": target["metadata"]["name"]}
+    replaced = {}
+    for operation in yaml.safe_load(patch["patch"]):
+        *parents, last = operation["path"].strip("/").split("/")
+        owner = target
+        for key in parents:
+            owner = owner[int(key) if isinstance(owner, list) else key]
+        assert operation["op"] == "replace"
+        assert type(owner[last]) is type(operation["value"])
+        replaced[operation["path"]] = operation["value"]
+    assert list(replaced.values()) == ["3", "0.55", 8]
+    if kind == "ScaledObject":
+        assert [trigger["name"] for trigger in target["spec"]["triggers"]] == ["pending-requests", "queue-to-compute"]
+    else:
+        names = [metric["pods"]["metric"]["name"] for metric in target["spec"]["metrics"]]
+        assert names == ["triton_pending_requests", "triton_queue_to_compute"]
+
+
+def report(found: Found, **changes: Any) -> Report:
+    around = Circumstances(
+        **{
+            "date": "2030-01-01 00:00 UTC",
+            "command": "python loadtests/capacity.py",
+            "url": "grpc://triton:8001",
+            "server_is_here": True,
+            "payload": "pixels",
+            "processor": "a <fast> one",
+            "cores": 2,
+            "generators": 1,
+            "model": "deepfake_vs_real",
+            "model_version": "1",
+            "max_batch_size": 8,
+            "weights": "stand-in weights, bf16",
+            "stand_in": False,
+            "slo_p95_ms": 100.0,
+            "step_seconds": 20.0,
+            "settle_seconds": 2.0,
+            "repeats": 3,
+            "estimate": 40.0,
+            "headroom": 0.25,
+            "traffic": 100.0,
+            **changes,
+        }
+    )
+    return Report(around, found, find_bottleneck(found, 100.0, 2), recommend(found, 0.25, 100.0))
+
+
+def test_the_report_says_how_sure_it_is() -> None:
+    made = report(searched())
+    assert made.headline == "One replica holds 40 images per second, with 95 % of them answered within 100 ms."
+    assert made.evidence == "Measured 2 times at that load, 400 requests: p95 80 to 95 ms; 60 per second broke it."
+
+
+def test_the_report_warns_of_what_makes_it_less_than_it_seems() -> None:
+    noisy = Found((step(other_cores=0.8), step(offered=20.0, met=False, cache_hits=3.0, generator_cpu=0.9)), 10.0)
+    cautions = " ".join(report(noisy, stand_in=True).cautions)
+    for part in ("Stand-in weights", "Other programs kept up to 0.8 of 2 cores busy in 1 of 2 steps", "response cache"):
+        assert part in cautions
+    assert "rests on few requests" not in cautions
+    few = Found((step(sent=50), step(offered=20.0, met=False)), 10.0)
+    assert "rests on few requests" in " ".join(report(few).cautions)
+    assert "Other programs" not in " ".join(report(noisy, server_is_here=False).cautions)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        searched(),
+        broken(failures={"deadline: no answer in time": 200}, p50_ms=math.inf, p95_ms=math.inf, p99_ms=math.inf),
+        Found((step(met=False, p50_ms=math.inf, p95_ms=math.inf, p99_ms=math.inf),), None),
+        Found((step(batch=None, queue_ms=None, compute_ms=None, busy=None, server_cores=None, pending=None),), 10.0),
+        Found((step(gpu=0.5, decode_ms=3.0),), 10.0),
+    ],
+    ids=["all there is", "failures", "nothing held", "server elsewhere", "GPU"],
+)
+def test_whatever_was_measured_becomes_a_report(found: Found, tmp_path: Path) -> None:
+    page = write(report(found), tmp_path / "report")
+    assert json.loads((page.parent / "report.json").read_text())["steps"]
+    assert {path.suffix for path in page.parent.iterdir()} == {".html", ".json", ".png"}
+    for picture in page.parent.glob("*.png"):
+        with Image.open(picture) as opened:
+            assert opened.size == (792, 484)
+
+
+def test_the_page_holds_all_it_shows_and_escapes_what_it_is_told() -> None:
+    page = render(
+        report(searched()), dict.fromkeys(["throughput.png", "latency.png", "server.png", "usage.png"], b"png")
+    )
+    assert "a &lt;fast&gt; one" in page
+    assert "<fast>" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert page.count('src="data:image/png;base64,') == 4
+    assert "<code>deepfake export --precision bf16</code>" in page  # advice for the processors' case

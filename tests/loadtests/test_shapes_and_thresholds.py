@@ -1,0 +1,88 @@
+"""How many users run when, and what makes a run fail."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from typing import Any
+
+import pytest
+from swarm.thresholds import broken, p95_ms
+
+
+@pytest.fixture
+def users_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The number of users of a shape at each of some seconds, with 40 users and 100 s as the options."""
+    # Locust patches sockets and threads of whoever imports it; here only its base class is wanted.
+    monkeypatch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
+    from swarm.shapes import Shape
+
+    def users(shape: str, seconds: list[float]) -> list[int | None]:
+        options = Namespace(
+            shape=shape, num_users=40, run_time=100, shape_steps=4, shape_base=0.25, spike_share=0.2, shape_days=2
+        )
+        instance = Shape(options)
+        found: list[int | None] = []
+        for second in seconds:
+            monkeypatch.setattr(instance, "get_run_time", lambda second=second: second)
+            tick = instance.tick()
+            found.append(None if tick is None else tick[0])
+        return found
+
+    return users
+
+
+def test_steps_rise_to_all_users(users_at: Any) -> None:
+    assert users_at("steps", [0, 24, 25, 50, 75, 99, 100]) == [10, 10, 20, 30, 40, 40, None]
+
+
+def test_a_spike_comes_in_the_middle_and_goes(users_at: Any) -> None:
+    assert users_at("spike", [0, 39, 41, 59, 61, 99, 100]) == [10, 10, 40, 40, 10, 10, None]
+
+
+def test_a_soak_stays_up(users_at: Any) -> None:
+    assert users_at("soak", [0, 2.5, 5, 50, 99, 100]) == [1, 20, 40, 40, 40, None]
+
+
+def test_a_day_goes_from_night_to_noon_and_back(users_at: Any) -> None:
+    assert users_at("diurnal", [0, 25, 50, 75, 100]) == [10, 40, 10, 40, None]
+
+
+@pytest.mark.parametrize("shape", ["steps", "spike", "soak", "diurnal"])
+def test_every_shape_ends_and_never_exceeds_the_users(users_at: Any, shape: str) -> None:
+    found = users_at(shape, [tenth / 10 for tenth in range(1001)])
+    assert found.pop() is None
+    assert max(found) == 40
+    assert min(found) >= 1
+
+
+def test_a_failure_is_slower_than_any_answer() -> None:
+    assert p95_ms({10: 95}, 95) == 10
+    assert p95_ms({10: 95}, 100) == 10
+    assert p95_ms({10: 94, 500: 1}, 100) == 500
+    assert p95_ms({10: 94}, 100) == math.inf
+
+
+def total(answered: dict[float, int], failures: int) -> Any:
+    requests = sum(answered.values()) + failures
+    return Namespace(
+        num_requests=requests, num_failures=failures, response_times=answered, fail_ratio=failures / max(requests, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "slo", "failure_rate", "reasons"),
+    [
+        (total({100: 100}, 0), 100.0, 0.0, []),
+        (total({100: 100}, 0), 0.0, 0.0, []),
+        (total({100: 100}, 0), 99.0, 0.0, ["p95 is 100 ms"]),
+        (total({100: 99}, 1), 0.0, 0.0, ["1.00% of the requests failed"]),
+        (total({100: 99}, 1), 100.0, 0.01, []),
+        (total({1: 10}, 90), 100.0, 1.0, ["p95 is beyond measure"]),
+        (total({}, 0), 0.0, 1.0, ["no request was made"]),
+    ],
+)
+def test_what_was_not_kept_is_named(figures: Any, slo: float, failure_rate: float, reasons: list[str]) -> None:
+    found = broken(figures, slo, failure_rate)
+    assert len(found) == len(reasons)
+    assert all(line.startswith(reason) for line, reason in zip(found, reasons, strict=True))

@@ -1,0 +1,42 @@
+"""Two of the faults of loadtests/faults.py; `make faults` plays them all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from programs import require_program
+from project import ROOT
+from rules_files import OBSERVABILITY
+
+
+def test_a_killed_worker_and_a_killed_server_are_noticed_and_nothing_else_is(repository: Path) -> None:
+    require_program("prometheus")
+    faults = [
+        "--faster",
+        "60",
+        "--only",
+        "killed-worker",
+        "stopped-server",
+        "--settling-seconds",
+        "5",
+        "--after-seconds",
+        "3",
+    ]
+    where = ["--repository", str(repository), "--rules", str(OBSERVABILITY)]
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "loadtests" / "faults.py"), *where, *faults],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    fired = re.findall(r"^ +[\d.]+ s  (\w+) \((\w+)\)", run.stdout, re.MULTILINE)
+    assert sorted(fired) == [
+        ("TritonErrorBudgetBurnsFast", "critical"),
+        ("TritonModelFails", "warning"),
+        ("TritonNoReadyReplica", "critical"),
+    ]
+    assert run.stdout.count("expected and silent: none; fired and not expected: none") == 2

@@ -1,0 +1,133 @@
+"""What Triton's counters do and do not count. The rules of deploy/observability rest on it; so a newer server shows here."""
+
+from __future__ import annotations
+
+import queue
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from calls import BareClient
+from deepfake_deploy.embedded import EmbeddedTriton
+from metrics import settled
+from queue_limit import QUEUE_LIMIT
+from tritonclient.utils import InferenceServerException
+
+MODEL, DECODER, ENSEMBLE = "deepfake_vs_real", "image_decoder", "deepfake_vs_real_image"
+RANDOM = np.random.default_rng(1)
+
+
+def pixels(images: int) -> np.ndarray:
+    """Never the same twice, so that no cache answers."""
+    return RANDOM.integers(0, 256, (images, 224, 224, 3), dtype=np.uint8)
+
+
+class Counters:
+    """Requests that a server has counted since this was made."""
+
+    def __init__(self, server: EmbeddedTriton) -> None:
+        self._url = server.metrics_url
+        self._before = self._read()
+
+    def failures(self, model: str, reason: str) -> int:
+        return self._since()[model, reason]
+
+    def successes(self, model: str) -> int:
+        return self._since()[model, "success"]
+
+    def _since(self) -> Counter[tuple[str, str]]:
+        now = self._read()
+        now.subtract(self._before)
+        return now
+
+    def _read(self) -> Counter[tuple[str, str]]:
+        text = urllib.request.urlopen(self._url).read().decode()
+        found: Counter[tuple[str, str]] = Counter()
+        for labels, value in re.findall(r"^nv_inference_request_(?:failure|success)\{(.*)\} (\d+)$", text, re.M):
+            pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+            found[pairs["model"], pairs.get("reason", "success")] += int(value)
+        return found
+
+
+def flood(server: EmbeddedTriton, requests: int, meanwhile: Callable[[], None]) -> Counter[str]:
+    """Send that many of eight images each, and see now and then what happens meanwhile; how often each outcome came."""
+    answered: queue.Queue[str] = queue.Queue()
+
+    def answer(result: object, error: InferenceServerException | None) -> None:  # noqa: ARG001 - called by these names
+        answered.put("ok" if error is None else error.message())
+
+    with BareClient(server.grpc_url) as client:
+        for number in range(requests):
+            tensor = client.pixels(pixels(8))
+            client.connection.async_infer(MODEL, [tensor], callback=answer, client_timeout=60)
+            if number % 4 == 0:
+                meanwhile()
+        return Counter(answered.get(timeout=60) for _ in range(requests))
+
+
+def test_a_request_that_finds_the_queue_full_is_counted_nowhere_but_the_queue_shows_it(
+    observed: EmbeddedTriton,
+) -> None:
+    counters, seen = Counters(observed), [0]
+
+    def look() -> None:
+        text = urllib.request.urlopen(observed.metrics_url).read().decode()
+        seen.append(int(re.findall(rf'^nv_inference_pending_request_count\{{model="{MODEL}".* (\d+)$', text, re.M)[0]))
+
+    outcomes = flood(observed, 40, look)
+    refused = sum(number for outcome, number in outcomes.items() if "Exceeds maximum queue size" in outcome)
+    assert refused > 0
+    assert outcomes["ok"] + refused == 40
+    assert settled(lambda: counters.successes(MODEL), outcomes["ok"]) == outcomes["ok"]
+    assert [counters.failures(MODEL, reason) for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")] == [0] * 4
+    assert max(seen) >= QUEUE_LIMIT  # and a batch more, which has left the queue and is not computed yet
+
+
+def test_a_request_that_waited_too_long_is_rejected_once(observed: EmbeddedTriton) -> None:
+    counters = Counters(observed)
+    with BareClient(observed.grpc_url) as client, pytest.raises(InferenceServerException, match="timeout expired"):
+        client.classify_pixels(pixels(1), timeout=1)  # microseconds: shorter than the batcher's delay
+    assert settled(lambda: counters.failures(MODEL, "REJECTED"), 1) == 1
+
+
+def test_an_ensemble_counts_a_failure_twice_and_never_says_why(observed: EmbeddedTriton) -> None:
+    counters = Counters(observed)
+    with BareClient(observed.grpc_url) as client, pytest.raises(InferenceServerException, match="not an image"):
+        client.classify_image(b"no image")
+    assert settled(lambda: counters.failures(ENSEMBLE, "OTHER"), 2) == 2
+    assert counters.successes(DECODER) == 1  # it has answered, if only that the image is broken
+    assert counters.failures(DECODER, "BACKEND") == 0
+
+
+def test_a_request_that_its_caller_gave_up_is_cancelled(observed: EmbeddedTriton) -> None:
+    counters = Counters(observed)
+    given_up: queue.Queue[object] = queue.Queue()
+    with BareClient(observed.grpc_url) as client:
+        calls = [
+            client.connection.async_infer(
+                MODEL,
+                [client.pixels(pixels(8))],
+                callback=lambda result, error: given_up.put(error),  # noqa: ARG005 - called by these names
+            )
+            for _ in range(QUEUE_LIMIT)
+        ]
+        for call in calls[1:]:
+            call.cancel()
+        for _ in calls:
+            given_up.get(timeout=60)
+    assert settled(lambda: counters.failures(MODEL, "CANCELED"), 1) >= 1
+
+
+def test_what_is_no_request_to_a_model_is_counted_nowhere(observed: EmbeddedTriton) -> None:
+    counters = Counters(observed)
+    with BareClient(observed.grpc_url) as client:
+        with pytest.raises(InferenceServerException, match="unexpected shape"):
+            client.classify_pixels(np.zeros((1, 3, 3, 3), np.uint8))
+        with pytest.raises(InferenceServerException, match="unknown model"):
+            client.infer("nothing", client.pixels(pixels(1)), ())
+        client.classify_pixels(pixels(1))
+    assert settled(lambda: counters.successes(MODEL), 1) == 1
+    assert sum(counters.failures(MODEL, reason) for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")) == 0
