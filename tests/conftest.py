@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
@@ -12,6 +13,22 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from exports import SilentProgress, copy_repository
 from project import ROOT
+from xdist.scheduler import LoadFileScheduling
+
+# Folders whose tests share what takes long to make.
+_TOGETHER = ("tests/kubernetes",)
+
+
+class _ByFile(LoadFileScheduling):
+    """Where tests run in several processes, those of a file stay in one, and those of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

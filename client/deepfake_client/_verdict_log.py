@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,11 +84,11 @@ class VerdictLog:
         try:
             self._path = os.fspath(path)
             self._lock = threading.Lock()
+            self._torn = False
             self._file = self._open()
         except (OSError, TypeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidArgumentError(f"verdict_log {path!r:.200} cannot be written: {reason}") from None
-        self._torn = False
 
     def write(self, verdicts: Sequence[Verdict], digests: Sequence[ImageDigest]) -> None:
         """One line for each verdict.
@@ -122,7 +123,10 @@ class VerdictLog:
 
     def _open(self) -> int:
         # Only for its owner: who had which picture checked is nobody else's business.
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        status = os.fstat(file)
+        self._torn = stat.S_ISREG(status.st_mode) and os.pread(file, 1, max(0, status.st_size - 1)) not in (b"", b"\n")
+        return file
 
     def _follow_rotation(self) -> None:
         try:
@@ -134,7 +138,7 @@ class VerdictLog:
             pass
         renewed = self._open()
         os.close(self._file)
-        self._file, self._torn = renewed, False
+        self._file = renewed
 
 
 def _entry(time: str, verdict: Verdict, digest: ImageDigest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
 from variants import AnyClient, ask_at_once
 
-REQUESTS = 120
+REQUESTS = 60
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def narrow(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         text = re.sub(r"preferred_batch_size: \[[^]]*\]", "", text)
         text = re.sub(r"(?m)^model_warmup \[.*?^\]", "", text, flags=re.DOTALL)
         config.write_text(text)
-    with EmbeddedTriton(folder) as server:
+    with EmbeddedTriton(folder, drain_seconds=2) as server:
         yield server
 
 

@@ -151,6 +151,11 @@ def test_what_a_full_disk_cut_off_does_not_run_into_the_next_line(
     torn, line = log.read_text().splitlines()
     assert len(torn) == 20
     assert json.loads(line)["request_id"] == "next"
+    with log.open("a") as other:
+        other.write('{"time": "2026')  # what another process could not finish
+    with DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        client.classify_pixels(pixels, request_id="after a restart")
+    assert json.loads(log.read_text().splitlines()[-1])["request_id"] == "after a restart"
 
 
 @pytest.mark.parametrize("path", ["", "no/such/folder/log", "/", 7, "a\x00b"], ids=repr)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from checkpoints import LABELS
 from commands import Run, contents, evaluate
-from deepfake_client import DeepfakeClient, FakeTransport
+from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
 from deepfake_client.cli import evaluate as module
 from deepfake_client.evaluation.measures import Sample
 from deepfake_client.evaluation.report import unreadable
@@ -135,15 +135,47 @@ def test_files_beside_the_label_folders_are_named_and_left_out(
     evaluated: Evaluate, faces: Path, tmp_path: Path
 ) -> None:
     (faces / "README.md").write_text("about these faces")
+    (faces / "Deepfake" / "more").symlink_to(faces / "Real one")
     run = evaluated(faces)
     assert run.status == 0
-    assert run.stderr == f"{faces}: left out, for they lie in no label's folder: README.md\n"
+    assert run.stderr == (
+        f"{faces}: left out, for they lie in no label's folder or are links to folders: README.md, Deepfake/more\n"
+    )
     report = json.loads((tmp_path / "results" / "report.json").read_text())
-    assert report["unreadable"]["outside_label_folders"] == ["README.md"]
+    assert report["unreadable"]["left_out"] == ["README.md", "Deepfake/more"]
     assert report["images"]["measured"] == 12
     # They are perfectly separated, and even so twelve of them do not make it certain.
     assert "Accuracy 1.0000 (95 % CI 0.7575–1.0000), 12 of 12" in run.stdout
     assert "AUC 1.0000 (95 % CI 0.6" in run.stdout
+
+
+def test_an_image_that_cannot_be_damaged_is_named_and_counted(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (66_000, 4)).save(faces / "Deepfake" / "wide.png")  # wider than a JPEG can be
+    run = evaluated(faces, "--robustness")
+    assert run.status == 1
+    assert "Not measured under JPEG 95: Deepfake/wide.png: " in run.stdout
+    rows = json.loads((tmp_path / "results" / "report.json").read_text())["robustness"]
+    by_damage = {each["damage"]: each for each in rows}
+    assert (by_damage["none"]["images"], by_damage["none"]["failed"]) == (13, [])
+    assert by_damage["JPEG 95"]["images"] == 12
+    assert [each["file"] for each in by_damage["JPEG 95"]["failed"]] == ["Deepfake/wide.png"]
+    assert (by_damage["crop"]["images"], by_damage["crop"]["failed"]) == (13, [])
+
+
+def test_a_policy_that_is_refused_costs_no_answer(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
+    assert evaluated(faces).status == 0
+    answers = tmp_path / "results" / "answers.jsonl"
+    before = answers.read_text()
+    other = {"provenance": {**PROVENANCE, "model_pt_sha256": "ee" * 32}}
+    DecisionPolicy(1.0, 0.9, 0.1, model_pt_sha256="cd" * 32).save(tmp_path / "policy.json")
+    run = evaluated(faces, "--policy", tmp_path / "policy.json", **other)
+    assert run.status != 0
+    assert answers.read_text() == before
+
+
+def test_a_policy_that_is_none_is_wrong_usage(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "policy.json").write_text("{")
+    assert "not JSON" in refused(evaluated(faces, "--policy", tmp_path / "policy.json"))
 
 
 def test_unreadable_files_are_listed_and_counted_and_in_no_figure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from deepfake_client import DecisionPolicy
 from deepfake_client.evaluation.error_bounds import allowed_errors, images_needed, upper_bound
 from deepfake_client.evaluation.errors import InputError
 from deepfake_client.evaluation.temperature import fit_temperature
@@ -132,6 +133,10 @@ def test_a_decision_never_contradicts_the_label() -> None:
     upper, lower = choose_thresholds(probabilities, np.arange(200) >= 100, 0.05)
     assert upper == 0.5
     assert lower <= 0.1
+    # Photos at one half exactly, whose label is the first one.
+    ties = np.concatenate([np.full(100, 0.5), np.full(100, 0.6)])
+    upper, lower = choose_thresholds(ties, np.arange(200) >= 100, 0.05)
+    assert DecisionPolicy(1.0, upper, lower).decide({"Deepfake": 0.5, "Real one": 0.5}) != "Real one"
 
 
 def test_a_kind_that_cannot_be_told_is_never_decided() -> None:

@@ -94,6 +94,9 @@ def test_ctrl_c_says_how_to_go_on_and_the_bar_shows_how_far_it_is(
     with InferenceProxy(trained_triton.http_url) as proxy:
         environment = {**os.environ, "TERM": "xterm"}
         process = start(proxy, few_faces, output, stdout=subprocess.PIPE, stderr=stderr, env=environment)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while f"{HALF}/{IMAGES}".encode() not in shown and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=DEADLINE_SECONDS)
         os.close(stderr)

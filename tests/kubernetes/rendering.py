@@ -23,6 +23,9 @@ COMPONENTS = sorted(path.parent.name for path in KUBERNETES.glob("components/*/k
 # Two ways to the same end; a Deployment takes one of them.
 EXCLUSIVE = (("autoscaling-hpa", "autoscaling-keda"), ("model-image-volume", "model-pvc"))
 
+# A gateway speaks plain text to the pods, and Locust has no certificate.
+INCOMPATIBLE = ({"gateway", "grpc-mtls"}, {"loadtest", "grpc-mtls"})
+
 _TIMEOUT_SECONDS = 60
 
 
@@ -84,7 +87,9 @@ def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
         for choice in itertools.product(*[(None, *group) for group in groups]):
             for bits in itertools.product((False, True), repeat=len(free)):
                 chosen = [name for name in choice if name]
-                yield overlay, tuple(chosen + [name for name, bit in zip(free, bits, strict=True) if bit])
+                chosen += [name for name, bit in zip(free, bits, strict=True) if bit]
+                if not any(pair <= present.union(chosen) for pair in INCOMPATIBLE):
+                    yield overlay, tuple(chosen)
 
 
 def render_all(scratch: Path) -> list[Rendering]:

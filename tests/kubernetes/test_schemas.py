@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rendering import COMPONENTS, EXCLUSIVE, OVERLAYS, Rendering, components_of, parsed
+from rendering import COMPONENTS, EXCLUSIVE, INCOMPATIBLE, OVERLAYS, Rendering, components_of, parsed
 from schemas import CRDS, KUBERNETES_VERSIONS, custom_errors, errors, is_custom
 
 
@@ -13,7 +13,8 @@ def test_every_overlay_and_component_is_combined(renderings: list[Rendering]) ->
     for overlay in OVERLAYS:
         seen = frozenset().union(*(each.components for each in renderings if each.overlay == overlay))
         # An overlay that has one of two exclusive components cannot take the other.
-        barred = {name for group in EXCLUSIVE if components_of(overlay) & set(group) for name in group}
+        groups = [*EXCLUSIVE, *INCOMPATIBLE]
+        barred = {name for group in groups if components_of(overlay) & set(group) for name in group}
         assert seen | barred == frozenset(COMPONENTS), overlay
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from calls import BareClient
 from checkpoints import make_checkpoint
+from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from exports import SilentProgress
@@ -87,8 +88,13 @@ def test_a_version_is_rolled_out_pinned_and_rolled_back_without_a_failed_request
 ) -> None:
     server, folder = polling
     other = make_checkpoint(tmp_path / "other", seed=9)
-    with BareClient(server.grpc_url) as client, Callers(server) as callers:
+    with (
+        BareClient(server.grpc_url) as client,
+        DeepfakeClient(server.grpc_url) as ours,
+        Callers(server) as callers,
+    ):
         assert version_of(client) == "1"
+        first = ours.provenance()
         old = client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8))
 
         export_model(str(other), None, Precision.FP32, folder, SilentProgress(), version=2)
@@ -96,6 +102,9 @@ def test_a_version_is_rolled_out_pinned_and_rolled_back_without_a_failed_request
         new = client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8))
         assert np.abs(new - old).max() > 1e-3
         assert version_of(client, model_version="1") == "1"  # who is not to be the canary names the old one
+        second = ours.provenance()
+        assert (first.model_version, second.model_version) == ("1", "2")
+        assert first.model_pt_sha256 != second.model_pt_sha256
         pinned = client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8), model_version="1")
         np.testing.assert_allclose(pinned, old, atol=1e-6, rtol=0)
 
@@ -103,6 +112,12 @@ def test_a_version_is_rolled_out_pinned_and_rolled_back_without_a_failed_request
         wait_for(lambda: version_of(client) == "1")
         again = client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8))
         np.testing.assert_allclose(again, old, atol=1e-6, rtol=0)
+
+        # Others under a number that was there before: the server tells of these, and not of those.
+        third = make_checkpoint(tmp_path / "third", seed=10)
+        export_model(str(third), None, Precision.FP32, folder, SilentProgress(), version=2)
+        wait_for(lambda: version_of(client) == "2")
+        assert ours.provenance().model_pt_sha256 not in (first.model_pt_sha256, second.model_pt_sha256)
     assert callers.failures == []
     assert callers.calls > 50
     assert not server.lost_workers()

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from .console import fail
+from .console import INTERRUPTED, fail
 
 # Imported when called: `deepfake classify` must not wait for torch, nor need it.
 _COMMANDS = {
@@ -20,7 +20,6 @@ _COMMANDS = {
     "page": "deepfake_client.cli.page",
     "serve": "deepfake_client.cli.serve",
 }
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143
 
 
@@ -52,7 +51,7 @@ def run() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", status=_INTERRUPTED)
+        fail("interrupted", status=INTERRUPTED)
     except BrokenPipeError:
         # `deepfake classify … | head`: the reader has what it wanted.
         sys.stdout = None  # or the interpreter complains when it flushes

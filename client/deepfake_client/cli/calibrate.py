@@ -11,7 +11,7 @@ import click
 from deepfake_client import DeepfakeClient, DeepfakeError
 
 from .connection import concurrency_option, not_ready, timeout_option, url_option
-from .console import fail, say
+from .console import INTERRUPTED, fail, say
 from .given_path import GivenPath
 from .progress import image_bar
 
@@ -47,6 +47,8 @@ def command(folder: Path, url: str, output: Path, rate: float, concurrency: int,
     try:
         from deepfake_client.evaluation.calibration import calibrate, require_enough_files
         from deepfake_client.evaluation.errors import EvaluationError, InputError
+        from deepfake_client.evaluation.folder import require_folder
+        from deepfake_client.evaluation.output import require_apart
         from deepfake_client.evaluation.run import open_run
     except ModuleNotFoundError as error:
         fail(f"calibrate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
@@ -55,6 +57,8 @@ def command(folder: Path, url: str, output: Path, rate: float, concurrency: int,
     if output.is_dir():
         fail(f"{output}: a folder; name a file with --output", status=2)
     try:
+        require_folder(folder)
+        require_apart(output, folder)
         with DeepfakeClient(url, timeout=timeout) as client:
             if not client.ready():
                 fail(not_ready(url))
@@ -63,6 +67,8 @@ def command(folder: Path, url: str, output: Path, rate: float, concurrency: int,
                 require_enough_files(run.folder, run.model, rate)
                 if run.note:
                     say(run.note)
+                if note := run.folder.left_out_note:
+                    say(note)
                 with image_bar("Classifying", run.folder.count) as advance:
                     answers = run.classify(advance)
                 calibration = calibrate(answers, run.model, rate)
@@ -71,6 +77,8 @@ def command(folder: Path, url: str, output: Path, rate: float, concurrency: int,
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
     try:
         calibration.policy.save(output)
     except OSError as error:

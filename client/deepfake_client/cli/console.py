@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
+#: Exit status of a command that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -13,15 +13,13 @@ import click
 from deepfake_client import DecisionPolicy, DeepfakeClient, DeepfakeError
 
 from .connection import concurrency_option, not_ready, timeout_option, url_option
-from .console import fail, say
+from .console import INTERRUPTED, fail, say
 from .given_path import GivenPath
 from .progress import StepProgress, image_bar
 
 if TYPE_CHECKING:
     from deepfake_client.evaluation.reference import Comparison
     from deepfake_client.evaluation.run import EvaluationRun
-
-_INTERRUPTED = 130
 
 
 @click.command()
@@ -64,7 +62,8 @@ def command(
 
     DIR has one folder for each label, `Deepfake` and `Real one`, with images anywhere below. An evaluation that was
     interrupted goes on where it stopped when it is run again. Exits with 0 when every file could be measured, with 1
-    when some could not, with 2 when the folders cannot be used.
+    when some could not or there is no report (the server is away, the disk is full), with 2 when the folders or the
+    policy cannot be used.
     """
     try:
         from deepfake_client.evaluation.errors import EvaluationError, InputError
@@ -77,7 +76,7 @@ def command(
     if reference_model is not None and not reference_model:
         raise click.UsageError("--reference-model is empty; is a variable not set?")
     try:
-        policy = None if policy_file is None else DecisionPolicy.load(policy_file)
+        policy = None if policy_file is None else _loaded(policy_file)
         require_folder(images)
         require_apart(output, images)
         with DeepfakeClient(url, timeout=timeout) as client:
@@ -87,14 +86,21 @@ def command(
                 open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
                 _comparison(run, reference_model, wanted=reference or reference_model is not None) as comparison,
             ):
-                unreadable = _evaluate(run, output, policy, comparison, robustness=robustness)
+                unmeasured = _evaluate(run, output, policy, comparison, robustness=robustness)
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; what was answered is kept, run the same command again to go on", status=_INTERRUPTED)
-    sys.exit(1 if unreadable else 0)
+        fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
+    sys.exit(1 if unmeasured else 0)
+
+
+def _loaded(policy_file: Path) -> DecisionPolicy:
+    try:
+        return DecisionPolicy.load(policy_file)
+    except DeepfakeError as error:
+        fail(str(error), status=2)
 
 
 def _evaluate(
@@ -105,7 +111,7 @@ def _evaluate(
     *,
     robustness: bool,
 ) -> int:
-    """Classify, measure, write the results and print the report; how many files could not be read."""
+    """Classify, measure, write the results and print the report; how many files could not be measured."""
     from deepfake_client.evaluation import report
     from deepfake_client.evaluation.damages import DAMAGES
     from deepfake_client.evaluation.decisions import decide_all, decisions_part, require_fit
@@ -118,9 +124,8 @@ def _evaluate(
         require_fit(policy, run.model)
     if run.note:
         say(run.note)
-    if run.folder.left_out:
-        names = ", ".join(run.folder.left_out[:3]) + (", …" if len(run.folder.left_out) > 3 else "")
-        say(f"{run.folder.path}: left out, for they lie in no label's folder: {names}")
+    if note := run.folder.left_out_note:
+        say(note)
     with image_bar("Classifying", run.folder.count) as advance:
         answers = run.classify(advance)
     sample = collect(answers, run.model.labels)
@@ -140,7 +145,7 @@ def _evaluate(
     with staged_results(output) as folder:
         write_results(folder, run.model, answers, sample, measures, rows, parts)
     _print([report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"])
-    return len(sample.unreadable)
+    return len(sample.unreadable) + sum(len(row.failed) for row in rows)
 
 
 @contextmanager

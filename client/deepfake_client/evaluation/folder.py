@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..cli.files import list_files
+from ..cli.files import links_to_folders, list_files
 from .errors import InputError
 
 
@@ -17,7 +17,8 @@ class LabelledFolder:
     Attributes:
         path: the folder.
         labels: of the model, in the order of its classes.
-        left_out: names of files that lie beside the label folders, and so have no label.
+        left_out: names of files that lie beside the label folders, and so have no label, and of links to folders
+            below these, which are not followed.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
@@ -45,9 +46,21 @@ class LabelledFolder:
             raise InputError(
                 f"{path}: has no folder `{missing[0]}`; one class alone cannot be measured, add {expected}"
             )
-        for label in labels:
-            if next(list_files(path / label), None) is None:
-                raise InputError(f"{path / label}: no files in it; one class alone cannot be measured")
+        try:
+            for label in labels:
+                if next(list_files(path / label), None) is None:
+                    raise InputError(f"{path / label}: no files in it; one class alone cannot be measured")
+                self.left_out += [link.relative_to(path).as_posix() for link in links_to_folders(path / label)]
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    @property
+    def left_out_note(self) -> str | None:
+        """What to say of the files that are left out, where there are any."""
+        if not self.left_out:
+            return None
+        names = ", ".join(self.left_out[:3]) + (", …" if len(self.left_out) > 3 else "")
+        return f"{self.path}: left out, for they lie in no label's folder or are links to folders: {names}"
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(label, path below the folder with slashes) of each file."""

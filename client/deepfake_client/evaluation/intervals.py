@@ -14,11 +14,12 @@ _Z = 1.959963984540054  # the normal distribution's quantile of 97.5 %
 
 
 class Interval(NamedTuple):
-    """A measured value between the ends of its confidence interval."""
+    """A measured value between the ends of its confidence interval, and the method that gave these."""
 
     value: float
     low: float
     high: float
+    method: str
 
     def __format__(self, _: str) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
@@ -33,7 +34,7 @@ def proportion(hits: int, total: int) -> Interval:
     middle = (share + _Z**2 / (2 * total)) / (1 + _Z**2 / total)
     half = _Z / (1 + _Z**2 / total) * float(np.sqrt(share * (1 - share) / total + _Z**2 / (4 * total**2)))
     # At its ends the formula is exact but for rounding.
-    return Interval(share, 0.0 if hits == 0 else middle - half, 1.0 if hits == total else middle + half)
+    return Interval(share, 0.0 if hits == 0 else middle - half, 1.0 if hits == total else middle + half, "Wilson")
 
 
 def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> Interval:
@@ -62,7 +63,8 @@ def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> Int
         return _score_interval(area, positives, negatives)
     half = _Z * variance**0.5 / (area * (1 - area))
     logit = np.log(area / (1 - area))
-    return Interval(area, float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit))))
+    low, high = float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+    return Interval(area, low, high, "DeLong, logit")
 
 
 def _score_interval(area: float, positives: int, negatives: int) -> Interval:
@@ -76,4 +78,4 @@ def _score_interval(area: float, positives: int, negatives: int) -> Interval:
     tiny = 1e-9
     low = float(brentq(excess, tiny, min(area, 1 - tiny), args=(1,))) if area > 0 else 0.0
     high = float(brentq(excess, max(area, tiny), 1 - tiny, args=(-1,))) if area < 1 else 1.0
-    return Interval(area, low, high)
+    return Interval(area, low, high, "Newcombe, method 5")

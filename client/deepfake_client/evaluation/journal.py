@@ -46,9 +46,8 @@ class Journal:
         hashes, places = np.frombuffer(lines[0], np.uint64), np.frombuffer(lines[1], np.int64)
         order = np.argsort(hashes, kind="stable")
         self._found, self._places = hashes[order], places[order]
-        self._file.truncate(self._end)
-        if self._end == 0:
-            self._write({"format": _FORMAT, "model": dict(identity)})
+        # What the file holds beyond is cut off with the first answer: a run that is refused before it loses nothing.
+        self._header: dict[str, Any] | None = {"format": _FORMAT, "model": dict(identity)}
         self._settled = self._end
 
     def __len__(self) -> int:
@@ -73,6 +72,13 @@ class Journal:
         Raises:
             OutputError: the disk is full or failed.
         """
+        if self._header is not None:
+            header, self._header = self._header, None
+            self._file.truncate(self._end)
+            self._reader.seek(0, os.SEEK_END)  # it may hold what was cut off
+            if self._end == 0:
+                self._write(header)
+                self._settled = self._end
         answer: dict[str, Any] = {"error": error} if scores is None else {"scores": list(scores)}
         return self._write({"file": file, "damage": damage, "sha256": digest, **answer})
 

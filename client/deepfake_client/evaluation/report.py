@@ -55,9 +55,9 @@ def classification(sample: Sample, measures: Measures) -> Part:
         "threshold": THRESHOLD,
         "report": measures.by_class,
         "confusion_matrix": {"labels": sample.labels, "true_by_predicted": measures.confusion},
-        "accuracy": _interval(measures.accuracy, "Wilson"),
-        "auc": _interval(measures.auc, "DeLong, logit"),
-        "recall": {label: _interval(each, "Wilson") for label, each in measures.recalls.items()},
+        "accuracy": _interval(measures.accuracy),
+        "auc": _interval(measures.auc),
+        "recall": {label: _interval(each) for label, each in measures.recalls.items()},
         "average_precision": measures.average_precision,
         "reliability": asdict(measures.reliability),
     }
@@ -76,7 +76,7 @@ def unreadable(sample: Sample, left_out: Sequence[str]) -> Part:
     figures = {
         "count": len(sample.unreadable),
         "files": [{"file": file, "error": error} for file, error in sample.unreadable],
-        "outside_label_folders": list(left_out),
+        "left_out": list(left_out),
     }
     return Part("unreadable", figures, "\n".join(lines))
 
@@ -95,11 +95,5 @@ def document(model: ServedModel, sample: Sample, parts: Sequence[Part]) -> dict[
     }
 
 
-def _interval(interval: Interval, method: str) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "confidence": CONFIDENCE,
-        "method": method,
-    }
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {**interval._asdict(), "confidence": CONFIDENCE}

@@ -24,6 +24,7 @@ class Row:
     Attributes:
         damage, parameters: which; `none` are the images as they are.
         images: how many were measured.
+        failed: files to which this damage could not be done, with the reason; in no figure of the row.
         accuracy, auc: with their confidence intervals.
         recalls: share of each class that is still recognised.
     """
@@ -34,6 +35,7 @@ class Row:
     accuracy: Interval
     auc: Interval
     recalls: dict[str, Interval]
+    failed: list[tuple[str, str]]
 
 
 def measure_robustness(
@@ -60,7 +62,8 @@ def measure_robustness(
 
 def row(damage: str, parameters: str, sample: Sample, measures: Measures) -> Row:
     """The figures of one damage that are compared."""
-    return Row(damage, parameters, sample.images, measures.accuracy, measures.auc, measures.recalls)
+    failed = [] if damage == UNDAMAGED else sample.unreadable
+    return Row(damage, parameters, sample.images, measures.accuracy, measures.auc, measures.recalls, failed)
 
 
 def robustness_part(rows: Sequence[Row]) -> Part:
@@ -74,11 +77,13 @@ def robustness_part(rows: Sequence[Row]) -> Part:
         measured.append(f"{each.auc.value:.4f} ({each.auc.low:.4f}–{each.auc.high:.4f})")
         recalls = [f"{each.recalls[name].value:>{len(head)}.4f}" for name, head in zip(labels, heads, strict=True)]
         lines.append("  ".join([f"{each.damage:{width}}  {each.images:>6}", *measured, *recalls]))
+    lines += [f"Not measured under {each.damage}: {file}: {error}" for each in rows for file, error in each.failed]
     figures = [
         {
             "damage": each.damage,
             "parameters": each.parameters,
             "images": each.images,
+            "failed": [{"file": file, "error": error} for file, error in each.failed],
             "accuracy": each.accuracy._asdict(),
             "auc": each.auc._asdict(),
             "recall": {label: recall._asdict() for label, recall in each.recalls.items()},
@@ -99,5 +104,5 @@ def write_robustness(path: Path, rows: Sequence[Row], note: str | None) -> None:
         lines.writerow(["damage", "parameters", "images", *figures, *(["note"] if note else [])])
         for each in rows:
             intervals = [each.accuracy, each.auc, *(each.recalls[label] for label in labels)]
-            numbers = [number for interval in intervals for number in interval]
+            numbers = [number for interval in intervals for number in interval[:3]]
             lines.writerow([each.damage, each.parameters, each.images, *numbers, *([note] if note else [])])

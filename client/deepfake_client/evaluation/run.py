@@ -153,13 +153,13 @@ class _Failures:
     """Counts images that have no answer through the server's fault, and not their own; `first` is why, or None."""
 
     def __init__(self, concurrency: int) -> None:
-        self._limit = concurrency
+        self._limit = max(8, concurrency)  # one image alone may be more than the model can take
         self.first: DeepfakeError | None = None
         self._total = self._in_a_row = 0
 
     @property
     def hopeless(self) -> bool:
-        """As many in a row as are sent at a time: each was tried again until its deadline, so the server is away."""
+        """As many in a row as are sent at a time, or 8: each was tried again until its deadline, so the server is away."""
         return self._in_a_row >= self._limit
 
     def count(self, result: object) -> None:

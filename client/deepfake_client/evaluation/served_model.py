@@ -29,11 +29,6 @@ class ServedModel:
     provenance: Provenance | None
 
     @property
-    def positive(self) -> str:
-        """The class that ROC, precision and recall curves are about: the first one, `Deepfake`."""
-        return self.labels[0]
-
-    @property
     def weights_note(self) -> str | None:
         """What every report, table and plot has to say of the weights, where something has to be said."""
         if self.provenance is None:
@@ -64,4 +59,4 @@ def ask_model(client: DeepfakeClient) -> ServedModel:
     info = client.model_info()
     if len(info.labels) != 2:
         raise InputError(f"{info.name}: has {len(info.labels)} classes; only a model of two can be evaluated")
-    return ServedModel(info.name, info.version, (info.labels[0], info.labels[1]), client.provenance())
+    return ServedModel(info.name, info.version, (info.labels[0], info.labels[1]), client.provenance(info.version))

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from .error_bounds import CONFIDENCE, allowed_errors, images_needed
 from .errors import InputError
 
+# At one half exactly the label is the first one, "Deepfake".
+_BELOW_HALF = float(np.nextafter(0.5, 0))
+
 
 def require_enough(kind: str, images: int, rate: float) -> None:
     """Refuse a rate that no threshold could be shown to keep.
@@ -54,4 +57,4 @@ def choose_thresholds(
     lower = float(below[-1]) if len(below) else None
     if upper is not None and lower is not None and lower > upper:
         upper, lower = lower, upper
-    return None if upper is None else max(upper, 0.5), None if lower is None else min(lower, 0.5)
+    return None if upper is None else max(upper, 0.5), None if lower is None else min(lower, _BELOW_HALF)

@@ -24,7 +24,7 @@ class Events:
 
     def look(self, shown: str) -> tuple[Any, str]:
         """Status and `shown`. What has not changed is left alone, or it would be read aloud again."""
-        status = markup.model_status(self._watch.ask())
+        status = markup.model_status(self._watch.look())
         return (gr.skip() if status == shown else status), status
 
     def one(self, ticket: str | None) -> tuple[Any, ...]:

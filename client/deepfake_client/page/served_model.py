@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,6 +13,8 @@ from deepfake_client import DeepfakeClient, DeepfakeError, Provenance
 _log = logging.getLogger("deepfake_client.page")
 # Nobody waits for this longer than for an image.
 _TIMEOUT_SECONDS = 3.0
+# Each open page asks every few seconds; the server is asked for all of them together.
+_FRESH_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class ServedModel:
     """The server as it was when it was asked last.
 
     Attributes:
-        provenance: of its weights; None where it has none to tell, or is away.
+        provenance: of its weights, or what it told of them before it went away; None where it has told nothing.
         away: why it cannot be asked; None where it answers.
     """
 
@@ -50,14 +54,29 @@ class ServedModelWatch:
     def __init__(self, client: DeepfakeClient) -> None:
         self._client = client
         self._away: str | None = None
+        self._lock = threading.Lock()
+        self._last: tuple[float, ServedModel] | None = None
+
+    def look(self) -> ServedModel:
+        """What it had a moment ago; never raises for a server that is away."""
+        with self._lock:
+            if self._last is not None and time.monotonic() - self._last[0] < _FRESH_SECONDS:
+                return self._last[1]
+            return self._ask()
 
     def ask(self) -> ServedModel:
         """What it has now; never raises for a server that is away."""
+        with self._lock:
+            return self._ask()
+
+    def _ask(self) -> ServedModel:
         try:
             served = ServedModel(self._client.provenance(timeout=_TIMEOUT_SECONDS, max_retries=0), None)
         except DeepfakeError as error:
-            served = ServedModel(None, error.reason)
+            # What is known of its weights holds for the verdicts that it gave before.
+            served = ServedModel(self._last[1].provenance if self._last else None, error.reason)
         if served.away != self._away:
             _log.warning("the server %s", "answers again" if served.away is None else f"is away: {served.away}")
             self._away = served.away
+        self._last = time.monotonic(), served
         return served

@@ -15,11 +15,13 @@ _MAX_BYTES = 1 << 20
 
 
 class TritonPythonModel:
-    """Reads each version's file once: the weights of a version that is loaded stay, whatever is written later."""
+    """Tells of the weights that are loaded: as they were when the server began, or, where it polls, as they are."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read what lies beside the weights that this server starts with."""
         self._repository = Path(args["model_repository"]).parent
+        # Only a polling server loads what is written later.
+        self._keeps = b"--model-control-mode=poll" not in Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
         self._documents: dict[tuple[str, str], str] = {}
         for path in self._repository.glob("*/*/provenance.json"):
             self._document(path.parent.parent.name, path.parent.name)
@@ -60,6 +62,6 @@ class TritonPythonModel:
             text = path.read_text(encoding="utf-8") if path and path.stat().st_size <= _MAX_BYTES else ""
         except (OSError, UnicodeDecodeError):
             text = ""  # not written yet, or not by the export
-        if text:
+        if text and self._keeps:
             self._documents[model, version] = text
         return text
