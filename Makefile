@@ -14,6 +14,7 @@ PIP_ARGS ?=
 IMAGES ?=
 ARGS ?=
 # Each has a Triton of its own; most of a test's time is waiting for one. TEST_PROCESSES=0: all in one, for a debugger.
+# Side by side on two cores a server can be late: a test that fails is run once more, and the report counts it as rerun.
 TEST_PROCESSES ?= 2
 # What `make serve` listens on.
 HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
@@ -31,7 +32,7 @@ demo: $(VENV)/.demo ## install, export, serve, and classify a few images over gR
 	@$(BIN)/python -m deepfake_deploy.demo $(IMAGES)
 
 test: $(VENV)/.dev ## install what the tests need and run them all (ARGS=… goes to pytest)
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --reruns 1 $(ARGS)
 
 lint: $(VENV)/.dev ## formatting, lints and types
 	@$(BIN)/ruff format --check

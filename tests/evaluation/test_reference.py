@@ -114,7 +114,7 @@ def test_half_precision_tells_what_it_costs(
     in_half_precision: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path,
     version: str, precision: str, least: float, most: float,
 ) -> None:  # fmt: skip
-    """On a small model; the figures of the full size are in loadtests/results/parity.txt."""
+    """On a small model; what bf16 costs at full size is in loadtests/results/parity.txt."""
     client = DeepfakeClient(in_half_precision.grpc_url, model_version=version)
     part = measured(client, labelled_faces, checkpoint, tmp_path)
     assert f"the server runs {precision}" in part.text

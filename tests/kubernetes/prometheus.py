@@ -27,9 +27,9 @@ SCRAPE_SECONDS = 1
 class Prometheus:
     url: str
 
-    def query(self, expression: str, seconds_from_now: float = 0) -> dict[str, float]:
+    def query(self, expression: str) -> dict[str, float]:
         """Value of an instant query by the label `pod`, "" where the answer has none; {} when nothing answers it."""
-        parameters = urllib.parse.urlencode({"query": expression, "time": time.time() + seconds_from_now})
+        parameters = urllib.parse.urlencode({"query": expression})
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/query?{parameters}", timeout=30) as response:
                 answer = json.load(response)

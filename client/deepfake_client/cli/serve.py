@@ -121,7 +121,6 @@ def command(
         fail(str(error))
     if host not in LOOPBACK and grpc_tls_client_ca is None:
         say(f"Listening on {host}: whoever reaches these ports can classify, there is no authentication.")
-    say(f"Ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}  (Ctrl-C stops)")
     sys.exit(_serve_until_stopped(server, drain_seconds))
 
 
@@ -137,6 +136,7 @@ def _serve_until_stopped(server: EmbeddedTriton, drain_seconds: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
+    say(f"Ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}  (Ctrl-C stops)")
     try:
         while not stop.is_set():
             if (status := server.wait(timeout_seconds=0.5)) is not None:

@@ -8,8 +8,11 @@ from collections import deque
 from typing import IO
 
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*)")
-# Written at every orderly stop, and at every start of an ensemble without a GPU.
-_EXPECTED = re.compile(r"Signal \(\d+\) received\.|.*unable to create stream for .*CUDA driver version is insufficient")
+# Written at every orderly stop, and at every start, or start of an ensemble, without a GPU.
+_EXPECTED = re.compile(
+    r"Signal \(\d+\) received\.|.*unable to create stream for .*CUDA driver version is insufficient"
+    r"|.*CudaDriverHelper has not been initialized"
+)
 _FIRST_LINE_PREFIX = re.compile(r"^[EWI]\d{4} [^\]]*\] ?")
 
 
@@ -55,7 +58,7 @@ class LogReader:
     def last_error(self) -> str | None:
         """The last line that the server marked as an error."""
         with self._lock:
-            errors = [line for line in self._lines if re.match(r"E\d{4} ", line)]
+            errors = [line for line in self._lines if re.match(r"E\d{4} ", line) and not _EXPECTED.match(line)]
         return _FIRST_LINE_PREFIX.sub("", errors[-1]).strip().strip('"') if errors else None
 
     def _read(self, stream: IO[str]) -> None:

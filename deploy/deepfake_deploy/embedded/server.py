@@ -242,7 +242,8 @@ class EmbeddedTriton:
         log.join(timeout_seconds=5)
         if failure := log.load_failure():
             return f"a model did not load: {failure}; see the whole log with --verbose"
-        reason = log.last_error() or f"exit status {status}"
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        reason = ", ".join(filter(None, [log.last_error(), how]))
         return f"the embedded Triton ended before it was ready: {reason}; see the whole log with --verbose"
 
     def _end_process(self) -> None:
