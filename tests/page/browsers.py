@@ -16,8 +16,6 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",  # its camera may be used without a question
 ]
 TIMEOUT_MILLISECONDS = 60_000
 

@@ -158,16 +158,6 @@ def test_an_image_is_pasted_with_the_keys(page: PageProcess, browsers: Browsers)
         expect(visited.locator("#df-verdicts tbody tr")).to_have_count(1)
 
 
-def test_a_photo_is_taken_with_the_camera(page: PageProcess, browsers: Browsers) -> None:
-    with browsers.visit(page.url) as visited:
-        visited.locator("#df-image button[aria-label*='ebcam']").first.click()
-        visited.locator("#df-image .access-wrap button, #df-image button:has-text('Click to Access')").first.click()
-        visited.locator(
-            "#df-image button[aria-label*='apture photo'], #df-image button[aria-label*='capture']"
-        ).first.click()
-        expect(visited.locator("#df-verdict .df-card dd").first).to_be_visible()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_follow_the_system_and_can_be_read(
     page: PageProcess, browsers: Browsers, uploads: Path, scheme: str
