@@ -21,10 +21,16 @@ OVERLAYS = sorted(path.parent.name for path in KUBERNETES.glob("overlays/*/kusto
 COMPONENTS = sorted(path.parent.name for path in KUBERNETES.glob("components/*/kustomization.yaml"))
 
 # Two ways to the same end; a Deployment takes one of them.
-EXCLUSIVE = (("autoscaling-hpa", "autoscaling-keda"), ("model-image-volume", "model-pvc"))
+EXCLUSIVE = (
+    ("autoscaling-hpa", "autoscaling-keda"),
+    ("model-image-volume", "model-pvc"),
+    ("monitoring", "monitoring-cpu"),
+)
 
 # A gateway speaks plain text to the pods, and Locust has no certificate.
 INCOMPATIBLE = ({"gateway", "grpc-mtls"}, {"loadtest", "grpc-mtls"})
+# There monitoring-cpu takes its place, which contains it.
+NOT_ON = {"cpu": {"monitoring"}}
 
 _TIMEOUT_SECONDS = 60
 
@@ -83,8 +89,9 @@ def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
     for overlay in OVERLAYS:
         present = components_of(overlay)
         groups = [group for group in EXCLUSIVE if not present & set(group)]
-        free = [name for name in COMPONENTS if name not in present and not any(name in group for group in EXCLUSIVE)]
-        for choice in itertools.product(*[(None, *group) for group in groups]):
+        fitting = [name for name in COMPONENTS if name not in present | NOT_ON.get(overlay, set())]
+        free = [name for name in fitting if not any(name in group for group in EXCLUSIVE)]
+        for choice in itertools.product(*[(None, *(name for name in group if name in fitting)) for group in groups]):
             for bits in itertools.product((False, True), repeat=len(free)):
                 chosen = [name for name in choice if name]
                 chosen += [name for name, bit in zip(free, bits, strict=True) if bit]

@@ -117,7 +117,7 @@ def test_the_signals_follow_the_load(keda: Rendering, hpa: Rendering, tmp_path: 
 
     with (
         EmbeddedTriton(write_repository(tmp_path / "repository")) as triton,
-        scraping(triton.metrics_url, POD, "deepfake/triton", tmp_path / "prometheus") as prometheus,
+        scraping(triton.metrics_url, POD, "deepfake-vs-real", tmp_path / "prometheus") as prometheus,
     ):
         until(lambda: all(prometheus.query(query) for query, _ in signals.values()), lambda: "no samples")
         for rule in adapter_rules():
@@ -147,11 +147,11 @@ def test_the_signals_follow_the_load(keda: Rendering, hpa: Rendering, tmp_path: 
 
 def test_without_an_answer_the_replicas_stay(keda: Rendering, hpa: Rendering) -> None:
     scaled = keda.named("ScaledObject", "triton")["spec"]
-    # KEDA takes no answer for a failure, and then, by currentReplicasIfHigher, the larger of these two.
+    # KEDA takes no answer for a failure, and then, by currentReplicasIfHigher, the larger of what runs and of `fallback`,
+    # which may not add any either.
     assert all(trigger["metadata"]["ignoreNullValues"] == "false" for trigger in scaled["triggers"])
     assert scaled["fallback"]["behavior"] == "currentReplicasIfHigher"
-    for running in range(scaled["minReplicaCount"], scaled["maxReplicaCount"] + 1):
-        assert max(running, scaled["fallback"]["replicas"]) == running
+    assert scaled["fallback"]["replicas"] <= scaled["minReplicaCount"]
     # An HPA that lacks a metric never scales down. Both autoscalers are to do the same thing otherwise.
     spec = hpa.named("HorizontalPodAutoscaler", "triton")["spec"]
     assert spec["behavior"] == scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rendering import COMPONENTS, EXCLUSIVE, INCOMPATIBLE, OVERLAYS, Rendering, components_of, parsed
+from rendering import COMPONENTS, EXCLUSIVE, INCOMPATIBLE, NOT_ON, OVERLAYS, Rendering, components_of, parsed
 from schemas import CRDS, KUBERNETES_VERSIONS, custom_errors, errors, is_custom
 
 
@@ -15,7 +15,7 @@ def test_every_overlay_and_component_is_combined(renderings: list[Rendering]) ->
         # An overlay that has one of two exclusive components cannot take the other.
         groups = [*EXCLUSIVE, *INCOMPATIBLE]
         barred = {name for group in groups if components_of(overlay) & set(group) for name in group}
-        assert seen | barred == frozenset(COMPONENTS), overlay
+        assert seen | barred | NOT_ON.get(overlay, set()) == frozenset(COMPONENTS), overlay
 
 
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)

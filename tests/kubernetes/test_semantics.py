@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
+from deepfake_deploy.observe.rules import CPU_OBJECTIVES
 from every_combination import each
 from manifests import TRITON, argument, container_ports, pod_templates, triton_container, triton_pod
 from network import selected
 from project import ROOT
-from rendering import COMPONENTS, KUBERNETES, Rendering
+from rendering import COMPONENTS, KUBERNETES, Rendering, render
 
 
 @each
@@ -141,3 +143,21 @@ def test_each_resource_has_a_file_of_its_own() -> None:
         (resource,) = yaml.safe_load_all(path.read_text())
         name = "triton-headless" if path.name.startswith("triton-headless") else resource["metadata"]["name"]
         assert path.name == f"{name}-{resource['kind'].lower()}.yaml"
+
+
+@each
+def test_monitoring_calls_that_queue_full_which_the_overlays_configuration_has(rendering: Rendering) -> None:
+    if not rendering.components & {"monitoring", "monitoring-cpu"}:
+        return
+    rules = rendering.named("PrometheusRule", "deepfake-vs-real-objectives")["spec"]["groups"][0]["rules"]
+    (limit,) = (rule["expr"] for rule in rules if rule["record"] == "deepfake:queue_limit:requests")
+    name = "configs/cpu.pbtxt" if rendering.overlay == "cpu" else "config.pbtxt"
+    config = (ROOT / "model_repository" / "deepfake_vs_real" / name).read_text()
+    assert re.findall(r"max_queue_size: (\d+)", config) == re.findall(r"\d+", limit)
+
+
+def test_the_objectives_for_cpus_are_those_of_make_observe(tmp_path: Path) -> None:
+    rules = render(tmp_path, "cpu", "monitoring-cpu").named("PrometheusRule", "deepfake-vs-real-objectives")
+    expressions = {rule["record"]: rule["expr"] for rule in rules["spec"]["groups"][0]["rules"]}
+    for record, value in CPU_OBJECTIVES.items():
+        assert expressions[record] == f"vector({value:g})"
