@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deepfake_client import DeepfakeClient, DeepfakeError, ModelInfo, Provenance
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
@@ -18,7 +19,7 @@ from traffic.known_answers import learn, read
 
 from .bottleneck import find_bottleneck, shown_ms
 from .generator import Generators, Load
-from .options import check, parser
+from .options import check, credentials, parser
 from .recommendation import recommend
 from .report import Circumstances, Report, write
 from .resources import cores, processor_name, server_pid
@@ -86,7 +87,9 @@ def _server(options: argparse.Namespace) -> Iterator[_Server]:
 
 
 def _client(server: _Server, options: argparse.Namespace) -> DeepfakeClient:
-    return DeepfakeClient(server.url, decode="server" if options.payload == "image" else "client", max_retries=0)
+    files = credentials(options)
+    decode: Literal["client", "server"] = "server" if options.payload == "image" else "client"
+    return DeepfakeClient(server.url, decode=decode, max_retries=0, tls=files.tls, token=files.token)
 
 
 def _measure(server: _Server, client: DeepfakeClient, options: argparse.Namespace) -> Report:
@@ -105,6 +108,7 @@ def _measure(server: _Server, client: DeepfakeClient, options: argparse.Namespac
         labels=frozenset(info.labels),
         score_tolerance=options.score_tolerance,
         deadline_seconds=deadline,
+        credentials=credentials(options),
     )
     setup = Setup(
         slo_p95_ms=options.slo_p95_ms,

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
+from deepfake_client.cli.credentials import CredentialFiles
 from traffic.arrivals import Schedule
 from traffic.causes import cause_of, wrong
 from traffic.known_answers import KnownAnswer
@@ -34,6 +35,7 @@ class Load:
     labels: frozenset[str]
     score_tolerance: float
     deadline_seconds: float
+    credentials: CredentialFiles = field(default_factory=CredentialFiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Sample:
     failures: Counter[str] = field(default_factory=Counter)
     completed: int = 0
     """Right answers that came between `measure_from` and `end`, whenever their request was due."""
+    answered_at: list[float] = field(default_factory=list)
+    """When each of these came, by time.monotonic()."""
     late_ms: list[float] = field(default_factory=list)
     """How long after they were due requests left."""
     cpu_share: float = 0.0
@@ -175,6 +179,8 @@ class _Process:
             self._load.url,
             decode="server" if self._load.payload == "image" else "client",
             timeout=self._load.deadline_seconds,
+            tls=self._load.credentials.tls,
+            token=self._load.credentials.token,
             max_retries=0,
             max_connections=_CONNECTIONS,
         )
@@ -214,6 +220,7 @@ class _Process:
         now = time.monotonic()
         if cause is None and order.measure_from <= now < order.end:
             sample.completed += 1
+            sample.answered_at.append(now)
         if due < order.measure_from:
             return
         sample.late_ms.append((left - due) * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from deepfake_client.cli.credentials import CredentialFiles
 from swarm.options import GRPC_SCHEMES, HTTP_SCHEMES
 from traffic.known_answers import SCORE_TOLERANCE
 from traffic.pool import check_side
@@ -25,6 +26,10 @@ def parser() -> argparse.ArgumentParser:
         help="of the server of its own (default: %(default)s)",
     )
     options.add_argument("--metrics-url", help="Triton's metrics; default: port 8002 of the server, where it answers")
+    options.add_argument("--tls-ca", type=Path, help="authority to trust, PEM; default: the system's")
+    options.add_argument("--tls-cert", type=Path, help="certificate to show the server, for mutual TLS, PEM")
+    options.add_argument("--tls-key", type=Path, help="its key, PEM, not encrypted")
+    options.add_argument("--token-file", type=Path, help="bearer token for a gateway; read for each request")
     options.add_argument("--slo-p95-ms", type=float, default=1000.0, help="the target (default: %(default)g)")
     options.add_argument("--payload", choices=["pixels", "image"], default="pixels", help="default: %(default)s")
     options.add_argument("--image-side", type=int, default=512, help="of JPEG files, in pixels (default: %(default)s)")
@@ -53,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def credentials(options: argparse.Namespace) -> CredentialFiles:
+    """The files that prove who calls."""
+    return CredentialFiles(options.tls_ca, options.tls_cert, options.tls_key, options.token_file)
+
+
 def check(options: argparse.Namespace) -> None:
     """Refuses what makes no sense.
 
@@ -77,4 +87,7 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError("--metrics-url is for a server that --url names")
     if options.url and options.url.partition("://")[0] not in (*GRPC_SCHEMES, *HTTP_SCHEMES):
         raise ValueError(f"--url must begin with grpc://, grpcs://, http:// or https://, not {options.url}")
+    if credentials(options) != CredentialFiles() and not options.url:
+        raise ValueError("--tls-ca, --tls-cert, --tls-key and --token-file are for a server that --url names")
+    credentials(options).check([options.url])
     check_side(options.image_side)

@@ -52,6 +52,7 @@ def _init(environment: Environment, **_: Any) -> None:
         traffic = checked(options)
         if environment.host and not worker:
             environment.user_classes[:] = _fitting(environment, named=bool(options.user_classes))
+            traffic.credentials.check(environment.host.split(","))
     except ValueError as error:
         if not worker:  # the master says it for all
             print(f"loadtest: {error}", file=sys.stderr)

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from deepfake_client.cli.credentials import CredentialFiles
 from traffic.known_answers import SCORE_TOLERANCE
 from traffic.pool import check_side
 
 GRPC_SCHEMES = ("grpc", "grpcs")
 HTTP_SCHEMES = ("http", "https")
 SHAPES = ("steps", "spike", "soak", "diurnal")
+_CREDENTIALS = {
+    "--client-tls-ca": "grpcs:// and https://: authority to trust, PEM; else the system's",
+    "--client-tls-cert": "grpcs:// and https://: the users' certificate for mutual TLS, PEM",
+    "--client-tls-key": "its key, PEM, not encrypted",
+    "--token-file": "bearer token for a gateway; read for each request",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class TrafficOptions:
     """Requests per second of each user; 0: each sends the next when it has the answer to the last."""
     arrivals: Literal["poisson", "constant"]
     deadline_seconds: float
+    credentials: CredentialFiles
 
 
 def add_options(parser: Any) -> None:
@@ -95,6 +103,9 @@ def add_options(parser: Any) -> None:
         metavar="<float>",
         help="how long a request waits for its answer (default: 30)",
     )
+    for name, what in _CREDENTIALS.items():
+        # --tls-cert and --tls-key are Locust's own, for its web page.
+        parser.add_argument(name, default="", metavar="<file>", include_in_web_ui=False, help=what)
     parser.add_argument(
         "--shape", choices=SHAPES, default=None, include_in_web_ui=False, help="default: a constant load"
     )
@@ -176,6 +187,17 @@ def checked(options: Namespace) -> TrafficOptions:
         rate=options.rate,
         arrivals=cast("Literal['poisson', 'constant']", options.arrivals),
         deadline_seconds=options.deadline_seconds,
+        credentials=CredentialFiles(
+            *(
+                Path(value) if value else None
+                for value in (
+                    options.client_tls_ca,
+                    options.client_tls_cert,
+                    options.client_tls_key,
+                    options.token_file,
+                )
+            )
+        ),
     )
 
 

@@ -52,6 +52,8 @@ class Target:
                 url,
                 decode="server" if options.payload == "image" else "client",
                 timeout=options.deadline_seconds,
+                tls=options.credentials.tls,
+                token=options.credentials.token,
                 max_retries=0,
                 max_connections=_CONNECTIONS,
             )

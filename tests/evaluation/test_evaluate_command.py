@@ -16,7 +16,7 @@ import pytest
 from checkpoints import LABELS
 from commands import Run, contents, evaluate
 from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
-from deepfake_client.cli import evaluate as module
+from deepfake_client.cli import connection as module
 from deepfake_client.evaluation.measures import Sample
 from deepfake_client.evaluation.report import unreadable
 from pictures import encoded, photo_like

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from deepfake_client import DeepfakeClient, DeepfakeError
+from deepfake_client import DeepfakeError
 
-from .connection import concurrency_option, not_ready, timeout_option, url_option
+from .connection import Server, concurrency_option, server_options
 from .console import INTERRUPTED, fail, say
 from .given_path import GivenPath
 from .progress import image_bar
@@ -20,7 +20,7 @@ _SHOWN = 20  # files without a verdict that are named
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=GivenPath())
-@url_option
+@server_options
 @click.option(
     "--output",
     type=GivenPath(),
@@ -38,8 +38,7 @@ _SHOWN = 20  # files without a verdict that are named
     help="Highest share of photos that may be called Deepfake, and of deepfakes that may be called Real one.",
 )
 @concurrency_option
-@timeout_option
-def command(folder: Path, url: str, output: Path, rate: float, concurrency: int, timeout: float) -> None:
+def command(folder: Path, server: Server, output: Path, rate: float, concurrency: int) -> None:
     """Fit a decision policy to the images in DIR, one folder for each label.
 
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
@@ -59,9 +58,7 @@ def command(folder: Path, url: str, output: Path, rate: float, concurrency: int,
     try:
         require_folder(folder)
         require_apart(output, folder)
-        with DeepfakeClient(url, timeout=timeout) as client:
-            if not client.ready():
-                fail(not_ready(url))
+        with server.ready_client() as client:
             beside = output.with_name(f"{output.name}.answers.jsonl")
             with open_run(client, folder, beside, concurrency=concurrency) as run:
                 require_enough_files(run.folder, run.model, rate)

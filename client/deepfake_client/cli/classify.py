@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from deepfake_client import DeepfakeClient, DeepfakeError, Failure, PolicyMismatchError, Verdict
+from deepfake_client import DeepfakeError, Failure, PolicyMismatchError, Verdict
 
-from .connection import concurrency_option, not_ready, timeout_option, url_option
+from .connection import Server, concurrency_option, server_options
 from .console import fail
 from .files import list_files
 from .formats import WRITERS, Writer
@@ -21,7 +21,7 @@ from .progress import image_progress
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=GivenPath())
-@url_option
+@server_options
 @click.option(
     "--format",
     "format_name",
@@ -31,25 +31,19 @@ from .progress import image_progress
     help="What is written to stdout.",
 )
 @concurrency_option
-@timeout_option
 @click.option(
     "--policy",
     type=GivenPath(),
     metavar="FILE",
     help="Written by `deepfake calibrate`; adds a decision to each verdict: Deepfake, Real one or unsure.",
 )
-def command(
-    paths: tuple[Path, ...], url: str, format_name: str, concurrency: int, timeout: float, policy: Path | None
-) -> None:
+def command(paths: tuple[Path, ...], server: Server, format_name: str, concurrency: int, policy: Path | None) -> None:
     """Tell for each image, and each file of each folder, whether it is a deepfake.
 
     Exits with 0 when every file got a verdict, with 1 when some did not.
     """
     try:
-        with DeepfakeClient(url, timeout=timeout, policy=policy) as client:
-            # Asked first: a server that is away is one error at once, not one for each file after its retries.
-            if not client.ready():
-                fail(not_ready(url))
+        with server.ready_client(policy=policy) as client:
             writer = WRITERS[format_name](sys.stdout, client.model_info().labels, decisions=policy is not None)
             results = client.classify_many(_files(paths), concurrency=concurrency)
             total, failed = _write(results, writer, paths)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deepfake_client import DecisionPolicy, DeepfakeClient, DeepfakeError
+from deepfake_client import DecisionPolicy, DeepfakeError
 
-from .connection import concurrency_option, not_ready, timeout_option, url_option
+from .connection import Server, concurrency_option, server_options
 from .console import INTERRUPTED, fail, say
 from .given_path import GivenPath
 from .progress import StepProgress, image_bar
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", metavar="DIR", type=GivenPath())
-@url_option
+@server_options
 @click.option(
     "--output",
     type=GivenPath(),
@@ -46,17 +46,15 @@ if TYPE_CHECKING:
     help="Compare with this one; by default with the one that the server's provenance names.",
 )
 @concurrency_option
-@timeout_option
 def command(
     images: Path,
-    url: str,
+    server: Server,
     output: Path,
     robustness: bool,
     policy_file: Path | None,
     reference: bool,
     reference_model: str | None,
     concurrency: int,
-    timeout: float,
 ) -> None:
     """Measure how good the served model is on a folder of labelled images.
 
@@ -79,14 +77,12 @@ def command(
         policy = None if policy_file is None else _loaded(policy_file)
         require_folder(images)
         require_apart(output, images)
-        with DeepfakeClient(url, timeout=timeout) as client:
-            if not client.ready():
-                fail(not_ready(url))
-            with (
-                open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
-                _comparison(run, reference_model, wanted=reference or reference_model is not None) as comparison,
-            ):
-                unmeasured = _evaluate(run, output, policy, comparison, robustness=robustness)
+        with (
+            server.ready_client() as client,
+            open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
+            _comparison(run, reference_model, wanted=reference or reference_model is not None) as comparison,
+        ):
+            unmeasured = _evaluate(run, output, policy, comparison, robustness=robustness)
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:

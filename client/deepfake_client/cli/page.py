@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from deepfake_client import DeepfakeClient, DeepfakeError
+from deepfake_client import DeepfakeError
 
-from .connection import timeout_option, url_option
+from .connection import Server, server_options
 from .console import fail, say, waiting
 from .given_path import GivenPath
 
 
 @click.command()
-@url_option
+@server_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 picks a free one.")
 @click.option(
@@ -31,16 +31,15 @@ from .given_path import GivenPath
     metavar="FILE",
     help="Append a JSON line for each verdict: time, SHA-256 of the image, scores, model; no image and no file name.",
 )
-@timeout_option
-def command(url: str, host: str, port: int, policy: Path | None, verdict_log: Path | None, timeout: float) -> None:
+def command(server: Server, host: str, port: int, policy: Path | None, verdict_log: Path | None) -> None:
     """Serve the web page in front of a running Triton, in the foreground, until Ctrl-C or SIGTERM."""
     from deepfake_client.page.environment import closed_gradio
 
     with closed_gradio():
-        _serve(url, host, port, policy, verdict_log, timeout)
+        _serve(server, host, port, policy, verdict_log)
 
 
-def _serve(url: str, host: str, port: int, policy: Path | None, verdict_log: Path | None, timeout: float) -> None:
+def _serve(server: Server, host: str, port: int, policy: Path | None, verdict_log: Path | None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="deepfake: %(message)s")
     try:
         from deepfake_client.page.limits import PageLimits
@@ -49,14 +48,7 @@ def _serve(url: str, host: str, port: int, policy: Path | None, verdict_log: Pat
         limits = PageLimits()
         try:
             # A person waits: after three retries the page says what is wrong in place of trying on.
-            client = DeepfakeClient(
-                url,
-                timeout=timeout,
-                max_retries=3,
-                limits=limits.image,
-                policy=policy,
-                verdict_log=verdict_log,
-            )
+            client = server.client(max_retries=3, limits=limits.image, policy=policy, verdict_log=verdict_log)
             listener = bind(host, port)
         except (DeepfakeError, PortError) as error:
             fail(str(error))
@@ -70,7 +62,7 @@ def _serve(url: str, host: str, port: int, policy: Path | None, verdict_log: Pat
         if not is_loopback(listener):
             say(f"Listening on {host}: whoever reaches this port can classify, there is no authentication.")
         if not client.ready():
-            say(f"{url}: no server answers there yet, or it is not ready; the page waits for it")
+            say(f"{server.url}: no server answers there yet, or it is not ready; the page waits for it")
         say(f"Ready: {url_of(listener)}  (Ctrl-C stops)")
         run_until_stopped(app, listener)
     say("Stopped")
