@@ -18,12 +18,15 @@ class Callers:
 
     Args:
         url: of the server, grpc:// or http://.
+        callers: how many.
+        pause_seconds: of each, after an answer; after an error it is always PAUSE_SECONDS.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, callers: int = CALLERS, pause_seconds: float = PAUSE_SECONDS) -> None:
         self._url = url
-        self._wanted = CALLERS
-        self._pause_seconds = PAUSE_SECONDS
+        self._wanted = callers
+        self._pause_seconds = pause_seconds
+        self._end = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="callers")
 
     def flood(self, callers: int) -> None:
@@ -36,7 +39,7 @@ class Callers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._wanted = 0
+        self._end.set()
         self._thread.join()
 
     async def _work(self) -> None:
@@ -44,15 +47,15 @@ class Callers:
             self._url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048
         ) as client:
             tasks: list[asyncio.Task[None]] = []
-            while self._wanted:
-                tasks += [asyncio.create_task(self._call(client, seed)) for seed in range(len(tasks), self._wanted)]
+            while not self._end.is_set():
+                tasks += [asyncio.create_task(self._call(client)) for _ in range(len(tasks), self._wanted)]
                 await asyncio.sleep(0.1)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _call(self, client: AsyncDeepfakeClient, seed: int) -> None:
-        random = np.random.default_rng(seed)
+    async def _call(self, client: AsyncDeepfakeClient) -> None:
+        random = np.random.default_rng()
         while True:
             try:
                 await client.classify_pixels(random.integers(0, 256, (224, 224, 3), dtype=np.uint8))

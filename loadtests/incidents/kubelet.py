@@ -1,4 +1,4 @@
-"""A server's own readiness, under the names that kube-state-metrics gives it once a kubelet has probed it."""
+"""The servers' own readiness, under the names that kube-state-metrics gives it once a kubelet has probed them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import http.client
 import http.server
 import threading
 import urllib.parse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 _PROBE_SECONDS = 1.0  # the kubelet's timeoutSeconds by default
 
 
 @contextmanager
-def watching(url: str, pod: str) -> Iterator[str]:
-    """host:port of an exporter that asks `url` for its readiness at each scrape."""
+def watching(pods: Mapping[str, str]) -> Iterator[str]:
+    """host:port of an exporter that asks each pod (name → http:// URL) for its readiness at each scrape."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            ready = int(_ready(url))
+            ready = {pod: int(_ready(url)) for pod, url in pods.items()}
             lines = [
-                f'kube_pod_status_ready{{namespace="deepfake",pod="{pod}",condition="true"}} {ready}',
-                f'kube_deployment_status_replicas_available{{namespace="deepfake",deployment="triton"}} {ready}',
+                f'kube_deployment_status_replicas_available{{namespace="deepfake",deployment="triton"}} {sum(ready.values())}',
+                *(
+                    f'kube_pod_status_ready{{namespace="deepfake",pod="{pod}",condition="true"}} {value}'
+                    for pod, value in ready.items()
+                ),
             ]
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(("\n".join(lines) + "\n").encode())
+            with suppress(ConnectionError):  # a scrape that had no more patience
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(("\n".join(lines) + "\n").encode())
 
         def log_message(self, *_: object) -> None: ...
 

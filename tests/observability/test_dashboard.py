@@ -6,24 +6,24 @@ import itertools
 import json
 import math
 import re
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_stand_in import exporting
-from deepfake_client import DeepfakeClient, DeepfakeError
+from dashboard.cluster_stand_in import exporting
+from dashboard.load import mixed_load
+from dashboard.panels import NAMESPACE, POD, fill_in, read_panels
+from dashboard.picture import draw
+from dashboard.table import read_values, render
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.observe import CPU_OBJECTIVES, LocalPrometheus, Target
-from pictures import encoded, photo_like
 from programs import require_program
 from rules_files import OBSERVABILITY, rule_resources
 
 DASHBOARD: dict[str, Any] = json.loads((OBSERVABILITY / "dashboard.json").read_text())
 FASTER = 60
-VARIABLES = {"$namespace": "deepfake", "$pod": "triton-local", "$__rate_interval": "2s"}
 PATIENCE_SECONDS = 60
 
 
@@ -33,53 +33,24 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in itertools.chain(*nested) if panel["type"] != "row"]
 
 
-@contextmanager
-def load(url: str) -> Iterator[None]:
-    """Images that are new, repeated and now and then broken, one after the other, until the end."""
-    end = threading.Event()
-
-    def call() -> None:
-        with DeepfakeClient(url) as by_pixels, DeepfakeClient(url, decode="server") as by_image:
-            for number in itertools.count():
-                if end.is_set():
-                    return
-                image = encoded(photo_like(120, 90, number // 2), "JPEG")
-                by_pixels.classify(image)
-                by_image.classify(image)
-                if number % 10 == 0:
-                    with pytest.raises(DeepfakeError):
-                        by_image.classify(b"no image")
-
-    caller = threading.Thread(target=call)
-    caller.start()
-    try:
-        yield
-    finally:
-        end.set()
-        caller.join()
-
-
 @pytest.fixture(scope="module")
 def prometheus(observed: EmbeddedTriton) -> Iterator[LocalPrometheus]:
     """Scrapes Triton under load, and the stand-in for a cluster's exporters."""
     require_program("prometheus")
     address = observed.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    with exporting() as cluster, load(observed.grpc_url):
+    with exporting() as cluster, mixed_load(observed.grpc_url, pause_seconds=0):
         targets = [Target(address), Target(cluster, job="stand-in", pod="stand-in")]
         with LocalPrometheus(targets, OBSERVABILITY, objectives=CPU_OBJECTIVES, faster=FASTER) as prometheus:
             yield prometheus
 
 
-def without_variables(expression: str) -> str:
-    for variable, value in VARIABLES.items():
-        expression = expression.replace(variable, value)
-    return re.sub(r"\[1h\]", f"[{3600 // FASTER}s]", expression)
-
-
 def test_every_expression_gives_a_series(prometheus: LocalPrometheus) -> None:
-    missing = {(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]}
+    read = read_panels(OBSERVABILITY / "dashboard.json", FASTER)
+    assert [panel.title for panel in read] == [panel["title"] for panel in panels()]
+    missing = {(panel.title, query.expression) for panel in read for query in panel.queries}
     missing |= {
-        ("annotation", f"({annotation['expr']}) or vector(0)") for annotation in DASHBOARD["annotations"]["list"]
+        ("annotation", f"({fill_in(annotation['expr'], FASTER)}) or vector(0)")
+        for annotation in DASHBOARD["annotations"]["list"]
     }
     assert len(missing) > 50
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -88,9 +59,23 @@ def test_every_expression_gives_a_series(prometheus: LocalPrometheus) -> None:
         missing = {
             (title, expression)
             for title, expression in missing
-            if all(math.isnan(value) for _, value in prometheus.query(without_variables(expression)))
+            if all(math.isnan(value) for _, value in prometheus.query(expression))
         }
     assert missing == set()
+
+
+def test_the_table_and_the_picture_hold_every_panel(prometheus: LocalPrometheus, tmp_path: Path) -> None:
+    read = read_panels(OBSERVABILITY / "dashboard.json", FASTER)
+    now = time.time()
+    table = render({"now": read_values(prometheus, read)})
+    draw(prometheus, read, {"before": (now - 4, now - 2), "now": (now - 2, now)}, tmp_path / "panels.png")
+    assert all(f"\n| {panel.title} | " in table for panel in read)
+    assert "| Pending requests | limit | 256 |" in table
+    assert re.findall("^## (.+) — made-up figures", table, re.MULTILINE) == [
+        "GPU (needs dcgm-exporter)",
+        "Replicas and autoscaler (needs kube-state-metrics)",
+    ]
+    assert (tmp_path / "panels.png").stat().st_size > 50_000
 
 
 def test_every_choice_of_the_dashboard_has_a_value(prometheus: LocalPrometheus) -> None:
@@ -98,8 +83,8 @@ def test_every_choice_of_the_dashboard_has_a_value(prometheus: LocalPrometheus) 
     assert len(queries) == 2
     for query in queries:
         series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()
-        found = prometheus.query(f"count by ({label}) ({without_variables(series)})")
-        assert [labels[label] for labels, _ in found] == [VARIABLES[f"${label}"]]
+        found = prometheus.query(f"count by ({label}) ({fill_in(series, FASTER)})")
+        assert [labels[label] for labels, _ in found] == [{"namespace": NAMESPACE, "pod": POD}[label]]
 
 
 def test_every_rule_is_evaluated_and_nothing_fires_under_a_light_load(prometheus: LocalPrometheus) -> None:

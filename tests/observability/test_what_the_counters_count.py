@@ -10,8 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
+from failing_model import FAILING_MODEL
 from metrics import settled
 from queue_limit import QUEUE_LIMIT
 from tritonclient.utils import InferenceServerException
@@ -53,17 +56,18 @@ class Counters:
 
 
 def flood(server: EmbeddedTriton, requests: int, meanwhile: Callable[[], None]) -> Counter[str]:
-    """Send that many of eight images each, and see now and then what happens meanwhile; how often each outcome came."""
+    """Send that many of eight images each, in bursts of three times what the queue holds, and see after each what happens
+    meanwhile; how often each outcome came."""
     answered: queue.Queue[str] = queue.Queue()
 
     def answer(result: object, error: InferenceServerException | None) -> None:  # noqa: ARG001 - called by these names
         answered.put("ok" if error is None else error.message())
 
     with BareClient(server.grpc_url) as client:
-        for number in range(requests):
-            tensor = client.pixels(pixels(8))
+        tensors = [client.pixels(pixels(8)) for _ in range(requests)]  # first, so that sending does not wait for it
+        for number, tensor in enumerate(tensors, 1):
             client.connection.async_infer(MODEL, [tensor], callback=answer, client_timeout=60)
-            if number % 4 == 0:
+            if number % (3 * QUEUE_LIMIT) == 0:
                 meanwhile()
         return Counter(answered.get(timeout=60) for _ in range(requests))
 
@@ -77,10 +81,10 @@ def test_a_request_that_finds_the_queue_full_is_counted_nowhere_but_the_queue_sh
         text = urllib.request.urlopen(observed.metrics_url).read().decode()
         seen.append(int(re.findall(rf'^nv_inference_pending_request_count\{{model="{MODEL}".* (\d+)$', text, re.M)[0]))
 
-    outcomes = flood(observed, 40, look)
+    outcomes = flood(observed, 72, look)
     refused = sum(number for outcome, number in outcomes.items() if "Exceeds maximum queue size" in outcome)
     assert refused > 0
-    assert outcomes["ok"] + refused == 40
+    assert outcomes["ok"] + refused == 72
     assert settled(lambda: counters.successes(MODEL), outcomes["ok"]) == outcomes["ok"]
     assert [counters.failures(MODEL, reason) for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")] == [0] * 4
     assert max(seen) >= QUEUE_LIMIT  # and a batch more, which has left the queue and is not computed yet
@@ -100,6 +104,24 @@ def test_an_ensemble_counts_a_failure_twice_and_never_says_why(observed: Embedde
     assert settled(lambda: counters.failures(ENSEMBLE, "OTHER"), 2) == 2
     assert counters.successes(DECODER) == 1  # it has answered, if only that the image is broken
     assert counters.failures(DECODER, "BACKEND") == 0
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_model_that_fails_is_counted_as_such_and_tells_why(observed: EmbeddedTriton, protocol: str) -> None:
+    counters = Counters(observed)
+    module = tritonclient.grpc if protocol == "grpc" else tritonclient.http
+    url = observed.grpc_url if protocol == "grpc" else observed.http_url
+    number = module.InferInput("numbers", [1, 1], "FP32")
+    number.set_data_from_numpy(np.full((1, 1), -1, np.float32))
+    with (
+        module.InferenceServerClient(url.partition("://")[2]) as client,
+        pytest.raises(InferenceServerException, match="PyTorch execute failure") as failure,
+    ):
+        client.infer(FAILING_MODEL, [number])
+    assert "a number below zero" in failure.value.message()
+    assert failure.value.status() in ("StatusCode.INTERNAL", "500")
+    assert settled(lambda: counters.failures(FAILING_MODEL, "BACKEND"), 1) == 1
+    assert counters.successes(FAILING_MODEL) == 0
 
 
 def test_a_request_that_its_caller_gave_up_is_cancelled(observed: EmbeddedTriton) -> None:

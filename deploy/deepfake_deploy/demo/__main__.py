@@ -16,6 +16,7 @@ from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.export import STAND_IN, ExportError
 
 from .drawings import draw_faces
+from .here import deepfake_command
 from .weights import prepare_weights
 
 
@@ -37,8 +38,8 @@ def demo(paths: tuple[Path, ...], repository: Path) -> None:
         complete = _classify(server, paths, stand_in=weights == STAND_IN)
     finally:
         server.stop()
-    click.echo("\nThis server has stopped. To start one that stays:  " + _command("serve"))
-    click.echo("and, in another terminal:                           " + _command("classify PATH…"))
+    click.echo("\nThis server has stopped. To start one that stays:  " + deepfake_command("serve"))
+    click.echo("and, in another terminal:                           " + deepfake_command("classify PATH…"))
     sys.exit(0 if complete else 1)
 
 
@@ -66,10 +67,6 @@ def _sentence(image: Path, result: Verdict | Failure, *, stand_in: bool) -> str:
         return f"{image}: no verdict: {result.error}"
     mark = "   [stand-in weights: meaningless]" if stand_in else ""
     return f"{image}: {result.label}, {result.score:.1%}{mark}"
-
-
-def _command(arguments: str) -> str:
-    return f"{Path(sys.executable).parent / 'deepfake'} {arguments}".replace(f"{Path.cwd()}/", "")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
+import time
 from pathlib import Path
 
 import click
-from deepfake_client.cli.console import fail, say, waiting
+from deepfake_client.cli.console import INTERRUPTED, fail, say, waiting
 from deepfake_client.cli.progress import StepProgress
 
+from deepfake_deploy.demo.here import deepfake_command
 from deepfake_deploy.demo.weights import prepare_weights
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count
@@ -22,6 +23,7 @@ from .load import Load
 from .prometheus import LocalPrometheus, require_prometheus
 from .rules import CPU_OBJECTIVES, read_groups
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a newcomer may want to ask, beside the pages that Prometheus itself offers.
 QUERIES = {
     "Requests per second": "sum by (model) (rate(nv_inference_request_success[1m]))",
@@ -42,11 +44,10 @@ QUERIES = {
 )
 def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     """See Triton's metrics and the project's rules move, until Ctrl-C or SIGTERM."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
     server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=5)
     prometheus: LocalPrometheus | None = None
+    status = INTERRUPTED
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         require_prometheus()
         read_groups(rules, {}, faster=1)  # what is wrong with them is said before anything starts
@@ -59,15 +60,23 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         prometheus = LocalPrometheus([target], rules, objectives=objectives, scrape_interval="5s")
         with waiting("Starting Prometheus"):
             prometheus.start()
+        status = 0  # from here on a signal is what should end it
         _print_addresses(server, prometheus, load_seconds)
-        with Load(server.grpc_url, load_seconds):
-            sys.exit(_wait(stop, server))
+        with Load(server.grpc_url, load_seconds) as load:
+            status = _wait(server, load)
+    except KeyboardInterrupt:
+        say("Stopping")
     except (ExportError, EmbeddedTritonError, PrometheusError) as error:
         fail(str(error))
     finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not leave half of it running; this takes seconds
         if prometheus is not None:
             prometheus.stop()
         server.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    sys.exit(status)
 
 
 def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus, load_seconds: int) -> None:
@@ -77,7 +86,7 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus, load_s
         "Alerts": f"{prometheus.url}/alerts",
         "Rules": f"{prometheus.url}/rules",
         **{name: prometheus.graph(expression) for name, expression in QUERIES.items()},
-        "Your own images": f"deepfake classify PATH… --url {server.grpc_url}",
+        "Your own images": deepfake_command(f"classify PATH… --url {server.grpc_url}"),
     }
     for name, address in addresses.items():
         click.echo(f"{name:<25}{address}")
@@ -85,17 +94,20 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus, load_s
     say(f"Sending two images a second for {load_seconds} s; Ctrl-C stops it all")
 
 
-def _wait(stop: threading.Event, server: EmbeddedTriton) -> int:
-    """Until a signal, or until the server ends by itself."""
-    while not stop.wait(0.5):
+def _wait(server: EmbeddedTriton, load: Load) -> int:
+    """Until the server ends by itself; a signal interrupts it."""
+    told = False
+    while True:
+        time.sleep(0.5)
+        if load.over and not told:
+            told = True
+            say("The load is over; Triton and Prometheus stay until Ctrl-C")
         if server.wait(timeout_seconds=0) is not None:
             say("deepfake: Triton ended by itself; the lines above are its log")
             return 1
         if server.lost_workers():
             say("deepfake: a worker process of the server died; start it again")
             return 1
-    say("Stopping")
-    return 0
 
 
 if __name__ == "__main__":

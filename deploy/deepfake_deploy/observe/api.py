@@ -66,6 +66,22 @@ class PrometheusApi:
             return [({}, float(data["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
+    def query_range(
+        self, expression: str, start: float, end: float, step_seconds: float
+    ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Labels of each series, and its times (seconds since 1970) and values between `start` and `end`.
+
+        Raises:
+            PrometheusError: it refuses the expression or does not answer.
+        """
+        data = self._get(
+            "/api/v1/query_range", query=expression, start=str(start), end=str(end), step=str(step_seconds)
+        )
+        return [
+            (series["metric"], [(float(moment), float(value)) for moment, value in series["values"]])
+            for series in data["result"]
+        ]
+
     def alerts(self) -> list[Alert]:
         """The alerts that are pending or fire now.
 

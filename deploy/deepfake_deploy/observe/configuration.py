@@ -20,7 +20,7 @@ class Target:
     """host:port; the path is /metrics."""
     pod: str = "triton-local"
     namespace: str = "deepfake"
-    job: str = "deepfake/triton"
+    job: str = "deepfake-vs-real"
 
 
 def write_configuration(

@@ -28,6 +28,11 @@ class Load:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._send, name="load")
 
+    @property
+    def over(self) -> bool:
+        """Whether it has sent its last image."""
+        return not self._thread.is_alive()
+
     def __enter__(self) -> Load:
         self._thread.start()
         return self

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from deepfake_deploy.embedded import end_with_parent
+from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 from deepfake_deploy.embedded.ports import choose_ports
 
 from .api import LOOPBACK, PrometheusApi, PrometheusError
@@ -80,16 +78,16 @@ class LocalPrometheus(PrometheusApi):
             )
             log = folder / "prometheus.log"
             process = subprocess.Popen(  # noqa: S603 - the system's program with our own arguments
-                [
-                    # Should this process be killed outright, the kernel ends Prometheus with it.
-                    *(sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid())),
-                    program,
-                    f"--config.file={configuration}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={LOOPBACK}:{self.port}",
-                    f"--query.lookback-delta={shortened('5m', self._faster)}",
-                    "--log.level=warn",
-                ],
+                ending_with_this_process(
+                    [
+                        program,
+                        f"--config.file={configuration}",
+                        f"--storage.tsdb.path={folder / 'data'}",
+                        f"--web.listen-address={LOOPBACK}:{self.port}",
+                        f"--query.lookback-delta={shortened('5m', self._faster)}",
+                        "--log.level=warn",
+                    ]
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=resources.enter_context(log.open("wb")),
                 stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _GPU = 'gpu="0",UUID="GPU-0",device="nvidia0",modelName="NVIDIA H200",Hostname="node-1",namespace="deepfake",pod="triton-local",container="triton"'
 _HPA = 'namespace="deepfake",horizontalpodautoscaler="keda-hpa-triton"'
@@ -45,10 +45,11 @@ def exporting() -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(SERIES.encode())
+            with suppress(ConnectionError):  # a scrape that had no more patience
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(SERIES.encode())
 
         def log_message(self, *_: object) -> None: ...
 

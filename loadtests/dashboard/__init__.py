@@ -1,0 +1,1 @@
+"""The panels of deploy/observability/dashboard.json and what a Prometheus has to say for them, without Grafana."""

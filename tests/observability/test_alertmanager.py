@@ -1,0 +1,135 @@
+"""alertmanager.yaml in a real Alertmanager: what of each fault's alerts reaches whom."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from deepfake_deploy.embedded.ports import choose_ports
+from incidents.faults import FAULTS
+from programs import require_program
+from rules_files import OBSERVABILITY, alerts
+
+CONFIGURATION = OBSERVABILITY / "alertmanager.yaml"
+PATIENCE_SECONDS = 30
+#: Fault → who is told what. Prometheus' side of it is loadtests/faults.py.
+TOLD = {
+    "overload": {"pager": ["TritonQueueFull"]},
+    "killed-worker": {"pager": ["TritonErrorBudgetBurnsFast"], "tickets": ["TritonModelFails"]},
+    "stopped-server": {"pager": ["TritonNoReadyReplica"]},
+    "broken-model": {"tickets": ["TritonReplicaNotScraped"]},
+    "broken-version": {"pager": ["TritonNoReadyReplica"]},
+    "broken-version-on-one": {"tickets": ["TritonReplicaNotReady"]},
+    "slow-inference": {"pager": ["TritonLatencyBudgetBurnsFast"]},
+}
+
+
+class Alertmanager:
+    """The API of a running one."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def ready(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self._url}/-/ready", timeout=5).status == 200
+        except urllib.error.URLError:
+            return False
+
+    def post(self, *labels: dict[str, str]) -> None:
+        body = json.dumps([{"labels": one} for one in labels]).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._url}/api/v2/alerts", body, headers)
+        assert urllib.request.urlopen(request, timeout=5).status == 200
+
+    def told(self, namespace: str) -> dict[str, list[str]]:
+        """Receiver → alerts of `namespace` that are not held back."""
+        query = f"?filter=namespace%3D%22{namespace}%22&active=true&inhibited=false&silenced=false"
+        answer: list[dict[str, Any]] = json.load(urllib.request.urlopen(f"{self._url}/api/v2/alerts{query}", timeout=5))
+        told = defaultdict(list)
+        for alert in answer:
+            for receiver in alert["receivers"]:
+                told[receiver["name"]].append(alert["labels"]["alertname"])
+        return {receiver: sorted(names) for receiver, names in told.items()}
+
+
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
+    program = require_program("prometheus-alertmanager")
+    port = choose_ports("127.0.0.1", {"alertmanager": 0})["alertmanager"]
+    folder = tmp_path_factory.mktemp("alertmanager")
+    # Nobody is to be written to from a test.
+    configuration = folder / "alertmanager.yaml"
+    configuration.write_text(re.sub(r"https://\w+\.example\.com/", "http://127.0.0.1:9/", CONFIGURATION.read_text()))
+    arguments = [f"--config.file={configuration}", f"--storage.path={folder}", "--cluster.listen-address="]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+        )
+        running = Alertmanager(f"http://127.0.0.1:{port}")
+        try:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not running.ready():
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+            yield running
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_every_fault_is_spoken_of() -> None:
+    assert set(TOLD) == set(FAULTS)
+
+
+@pytest.mark.parametrize("fault", TOLD)
+def test_a_fault_is_one_page_at_the_most_and_what_follows_from_it_is_held_back(
+    alertmanager: Alertmanager, fault: str
+) -> None:
+    namespace = fault
+    severities = {name: rule["labels"]["severity"] for name, rule in alerts().items()}
+    alertmanager.post(
+        *(
+            {"alertname": name, "severity": severities[name], "namespace": namespace, "pod": f"triton-{number}"}
+            for number, name in enumerate(FAULTS[fault].fires)
+        )
+    )
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while alertmanager.told(namespace) != TOLD[fault] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alertmanager.told(namespace) == TOLD[fault]
+
+
+def test_nothing_of_one_installation_holds_back_anything_of_another(alertmanager: Alertmanager) -> None:
+    alertmanager.post(
+        {"alertname": "TritonNoReadyReplica", "severity": "critical", "namespace": "down"},
+        {"alertname": "TritonModelFails", "severity": "warning", "namespace": "down"},
+        {"alertname": "TritonGpuError", "severity": "warning", "namespace": "down"},
+        {"alertname": "TritonModelFails", "severity": "warning", "namespace": "up"},
+    )
+    told = {
+        "down": {"pager": ["TritonNoReadyReplica"], "tickets": ["TritonGpuError"]},
+        "up": {"tickets": ["TritonModelFails"]},
+    }
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (found := {name: alertmanager.told(name) for name in told}) != told and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found == told
+
+
+def test_alerts_that_it_names_exist() -> None:
+    named = re.findall(r'alertname="(\w+)"', CONFIGURATION.read_text())
+    assert named
+    assert set(named) <= set(alerts())
+    for pattern in re.findall(r'alertname=~"([^"]+)"', CONFIGURATION.read_text()):
+        for part in re.split(r"\|(?![^(]*\))", pattern):
+            assert any(re.fullmatch(part, name) for name in alerts()), part
