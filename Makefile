@@ -23,7 +23,7 @@ HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults observe overload loadtest capacity lint format serve scan clean
+.PHONY: help demo test faults dashboard observe overload loadtest capacity tune ceiling bench-gpu peers referee lint format serve scan clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,8 +39,11 @@ lint: $(VENV)/.dev ## formatting, lints and types
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 
-faults: $(VENV)/.dev ## break a real server six ways, and see which alerts fire (needs Debian's prometheus)
+faults: $(VENV)/.dev ## break a real server seven ways, and see which alerts fire (needs Debian's prometheus)
 	@$(BIN)/python loadtests/faults.py $(ARGS)
+
+dashboard: $(VENV)/.dev ## what the dashboard shows under a light, a full and too much load, as a table and a picture (needs Debian's prometheus)
+	@$(BIN)/python loadtests/dashboard_values.py $(ARGS)
 
 overload: $(VENV)/.dev ## what the server does at four times its capacity, for a minute over each protocol
 	@$(BIN)/python loadtests/overload.py $(ARGS)
@@ -50,6 +53,21 @@ loadtest: $(VENV)/.dev ## Locust's web page on port 8089, for the server at HOST
 
 capacity: $(VENV)/.dev ## images per second that a replica holds, what limits it, replicas to run (ARGS='--slo-p95-ms 1000 --traffic 200')
 	@$(BIN)/python loadtests/capacity.py $(ARGS)
+
+peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe, BentoML, Ray Serve and the card's app, side by side: 30 minutes
+	@$(BIN)/python loadtests/peers.py --environment $(VENV)/peers $(ARGS)
+
+referee: $(VENV)/.dev $(VENV)/perf_analyzer/bin/perf_analyzer ## NVIDIA's perf_analyzer against Locust on the same server: do both measure the same?
+	@$(BIN)/python loadtests/referee.py --perf-analyzer $(VENV)/perf_analyzer/bin/perf_analyzer $(ARGS)
+
+tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads, precision, layout and attention are worth here (10 minutes)
+	@$(BIN)/python loadtests/tuning.py $(ARGS)
+
+ceiling: $(VENV)/.dev ## the served model beside the bare one and the model card's own code, in turns
+	@$(BIN)/python loadtests/ceiling.py $(ARGS)
+
+bench-gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC (not run yet: no GPU was at hand)
+	@$(BIN)/python loadtests/gpu.py $(ARGS)
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format
@@ -84,6 +102,18 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 $(VENV)/scan/bin/checkov: | $(VENV)/bin/python
 	@$(BIN)/python -m venv $(VENV)/scan
 	@$(VENV)/scan/bin/python -m pip install --disable-pip-version-check --quiet checkov==3.3.30
+
+# In a folder of its own: of this version of the client library only the binary inside it is wanted (Linux x86-64).
+$(VENV)/perf_analyzer/bin/perf_analyzer: | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(VENV)/perf_analyzer tritonclient==2.50.0
+
+# On their own as well: what they need conflicts with what is here. One that does not install is said, and tried again next time.
+$(VENV)/peers/.installed: loadtests/comparison/requirements.txt | $(VENV)/bin/python
+	@echo 'Installing the servers to compare with into $(VENV)/peers; this takes minutes' >&2
+	@$(BIN)/python -m venv $(VENV)/peers
+	@install() { $(VENV)/peers/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) "$$@"; }; \
+	if install -r $< 2>/dev/null; then touch $@; else sed 's/ *#.*//; /^$$/d' $< | while read -r each; do \
+		reason=$$(install "$$each" 2>&1) || echo "peers: $$each does not install ($${reason##*$$'\n'}); going on without it" >&2; done; fi
 
 $(VENV)/bin/python:
 	@[ -n '$(PYTHON)' ] || { echo 'make: no Python 3.10 to 3.12 with venv was found; install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make demo PYTHON=/path/to/python3.12' >&2; exit 1; }

@@ -27,6 +27,7 @@ import psutil
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError, OverloadedError
 from deepfake_deploy.embedded import EmbeddedTriton
 from numpy.typing import NDArray
+from traffic.rate import answers_per_second
 
 CALLERS = 32
 IMAGES = 512
@@ -35,7 +36,6 @@ REFUSAL_SECONDS = 0.1
 QUEUE_TIMEOUT_SECONDS = 30.0  # configs/cpu.pbtxt, default_timeout_microseconds
 LATENESS_SECONDS = 1.0
 DEADLINE_SECONDS = 60.0
-TOGETHER_SECONDS = 0.05
 # On two cores some 640 images, 92 MiB, are refused between the two times compared: to keep every seventh shows.
 GROWTH_MIB = 12.0
 
@@ -80,7 +80,7 @@ async def _measure(url: str, pid: int, images: NDArray[np.uint8], seconds: float
         await _overload(client, images, capacity * factor, seconds, outcomes)
         memory = await watch
         # The first moments fill the queue and the last ones empty it; in between the server is at its limit.
-        goodput = _rate([at for at in outcomes.answered_at if seconds * 0.1 <= at - began <= seconds])
+        goodput = answers_per_second([at for at in outcomes.answered_at if seconds * 0.1 <= at - began <= seconds])
         verdict = await client.classify_pixels(images[0])
     full, waited = outcomes.full_seconds, max(outcomes.waited_seconds, default=0.0)
     slowest = statistics.quantiles(full, n=100)[98] if len(full) > 1 else 0.0
@@ -116,18 +116,7 @@ async def _capacity(client: AsyncDeepfakeClient, images: NDArray[np.uint8], seco
             number += CALLERS
 
     await asyncio.gather(*(call(first) for first in range(CALLERS)))
-    return _rate([at for at in answered if began + seconds * 0.1 <= at <= end])
-
-
-def _rate(answered_at: list[float]) -> float:
-    """Answers per second from the first to the last, without those that came in the first one's batch.
-
-    The answers of a batch come together. To count what fell into a fixed window would be wrong by up to a batch at
-    either end, on two cores that compute eight images in 0.9 s by a tenth of the figure.
-    """
-    first, last = min(answered_at, default=0.0), max(answered_at, default=0.0)
-    later = sum(at > first + TOGETHER_SECONDS for at in answered_at)
-    return later / (last - first) if later else 0.0
+    return answers_per_second([at for at in answered if began + seconds * 0.1 <= at <= end])
 
 
 async def _overload(

@@ -59,8 +59,7 @@ def learn(client: DeepfakeClient, payload: str, timeout_seconds: float) -> list[
         DeepfakeError: it does not answer.
     """
     return [
-        KnownAnswer(image, dict(ask(client, image, timeout_seconds).scores))
-        for image in _as_payloads(_drawn(), payload)
+        KnownAnswer(image, dict(ask(client, image, timeout_seconds).scores)) for image in _as_payloads(drawn(), payload)
     ]
 
 
@@ -100,7 +99,7 @@ def alike(answers: Sequence[KnownAnswer], tolerance: float) -> bool:
     )
 
 
-def _drawn() -> list[bytes]:
+def drawn() -> list[bytes]:
     """Pictures as unlike each other as can be: plain colours, stripes, blotches, noise; as PNG files."""
     random = np.random.default_rng(7)
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE]

@@ -13,7 +13,7 @@ from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
 from variants import AnyClient, ask_at_once
 
-REQUESTS = 60
+REQUESTS = 30
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,10 @@ def narrow(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         text = re.sub(r"preferred_batch_size: \[[^]]*\]", "", text)
         text = re.sub(r"(?m)^model_warmup \[.*?^\]", "", text, flags=re.DOTALL)
         config.write_text(text)
-    with EmbeddedTriton(folder, drain_seconds=2) as server:
-        yield server
+    server = EmbeddedTriton(folder)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -40,7 +42,7 @@ def test_all_succeed_within_the_deadline_by_backing_off(
     outcomes: list[RequestOutcome] = []
     url = narrow.grpc_url if protocol == "grpc" else narrow.http_url
     client = make_client(url, on_request=outcomes.append, timeout=60, max_retries=60)
-    verdicts = ask_at_once(client, [pixels] * REQUESTS, threads=40)
+    verdicts = ask_at_once(client, [pixels] * REQUESTS, threads=REQUESTS)
     assert all(isinstance(verdict, Verdict) for verdict in verdicts), verdicts
     assert sum(outcome.attempts - 1 for outcome in outcomes) > 5
 
@@ -52,7 +54,7 @@ def test_with_a_short_deadline_it_is_an_overload(
     url = narrow.grpc_url if protocol == "grpc" else narrow.http_url
     client = make_client(url)
     client.classify_pixels(pixels)
-    answers = ask_at_once(client, [pixels] * REQUESTS, threads=40, timeout=0.1)
+    answers = ask_at_once(client, [pixels] * REQUESTS, threads=REQUESTS, timeout=0.1)
     refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
     assert refused
     assert any("queue" in error.reason for error in refused)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capacity_search.options import check, credentials, parser
+from deepfake_client.cli.credentials import CredentialFiles
 from swarm.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for
 
 
@@ -26,6 +28,31 @@ def parsed(*arguments: str) -> Namespace:
 def test_the_defaults_are_distinct_pixels_in_a_closed_loop() -> None:
     options = checked(parsed())
     assert (options.payload, options.repeat_rate, options.rate, options.known_answers) == ("pixels", 0.0, 0.0, None)
+
+
+def test_files_of_tls_and_a_token_are_the_users() -> None:
+    files = [
+        "--client-tls-ca",
+        "ca.pem",
+        "--client-tls-cert",
+        "c.pem",
+        "--client-tls-key",
+        "c.key",
+        "--token-file",
+        "t",
+    ]
+    expected = CredentialFiles(Path("ca.pem"), Path("c.pem"), Path("c.key"), Path("t"))
+    assert checked(parsed(*files)).credentials == expected
+    assert checked(parsed()).credentials == CredentialFiles()
+
+
+def test_the_capacity_search_takes_them_for_a_server_that_is_named() -> None:
+    options = parser().parse_args(["--tls-ca", "ca.pem", "--token-file", "t"])
+    assert credentials(options) == CredentialFiles(Path("ca.pem"), token_file=Path("t"))
+    with pytest.raises(ValueError, match="for a server that --url names"):
+        check(options)
+    with pytest.raises(ValueError, match=r"grpc://a:1: TLS files are for grpcs:// and https:// URLs"):
+        check(parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
 
 
 def test_known_answers_are_a_path() -> None:

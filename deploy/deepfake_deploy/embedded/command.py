@@ -22,6 +22,12 @@ CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
 CPU_CONFIG_NAME = "cpu"
 
+# For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tuning.md has
+# what each is worth. OpenMP's threads sleep while they wait for one another: by default they spin, and where callers,
+# Triton or a decoder want a core, a spinning thread keeps it from the one that all wait for. Large tensors lie in pages
+# of 2 MiB where the kernel gives them.
+TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
+
 
 @dataclass(frozen=True)
 class TlsFiles:
@@ -152,10 +158,14 @@ def _trace_arguments(url: str) -> list[str]:
 
 
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH."""
+    """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH.
+
+    What torch needs to be fast (`TORCH_ENVIRONMENT`) is added where `environment` does not have it.
+    """
     libraries = [str(folder) for folder in installation.libraries]
     libraries += [environment["LD_LIBRARY_PATH"]] if environment.get("LD_LIBRARY_PATH") else []
     return {
+        **TORCH_ENVIRONMENT,
         **environment,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),

@@ -12,8 +12,15 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def ending_with_this_process(command: Sequence[str]) -> list[str]:
+    """`command`, to be started with subprocess from a thread that outlives it: should this process be killed outright, the
+    kernel ends the program with it."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
 def main() -> None:

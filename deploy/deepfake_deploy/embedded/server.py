@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from . import end_with_parent
 from .accelerator import cuda_device_count
 from .command import ServerOptions, TlsFiles, server_arguments, server_environment, write_backend_directory
 from .connections import refuse_further_requests
+from .end_with_parent import ending_with_this_process
 from .errors import EmbeddedTritonError
 from .installation import find_installation
 from .log import LogReader
@@ -138,10 +138,7 @@ class EmbeddedTriton:
             backends = write_backend_directory(Path(folder) / "backends", installation)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
-                [
-                    *(sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid())),
-                    *server_arguments(options, installation, backends, self._shm_prefix),
-                ],
+                ending_with_this_process(server_arguments(options, installation, backends, self._shm_prefix)),
                 env=server_environment(installation, os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ touched: tensors pass by DLPack, without a copy on their way in.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 import triton_python_backend_utils as pb_utils
 from deepfake_deploy.embedded import libtorch_rules as rules
+from deepfake_deploy.embedded.allocator import keep_freed_memory
+from deepfake_deploy.embedded.cpu_limit import usable_cpus
 
 
 class TritonPythonModel:
@@ -31,8 +34,11 @@ class TritonPythonModel:
         self._inference_mode = rules.boolean_parameter(parameters, "INFERENCE_MODE", True)
         self._optimized = not rules.boolean_parameter(parameters, "DISABLE_OPTIMIZED_EXECUTION", False)
         torch.backends.cudnn.enabled = not rules.boolean_parameter(parameters, "DISABLE_CUDNN", False)
+        keep_freed_memory()
         if (threads := rules.integer_parameter(parameters, "INTRA_OP_THREAD_COUNT")) is not None and threads > 0:
             torch.set_num_threads(threads)
+        elif "OMP_NUM_THREADS" not in os.environ:  # as for LibTorch, where it is what limits the threads
+            torch.set_num_threads(usable_cpus())
         if (threads := rules.integer_parameter(parameters, "INTER_OP_THREAD_COUNT")) is not None and threads > 0:
             torch.set_num_interop_threads(threads)
 
@@ -78,9 +84,9 @@ class TritonPythonModel:
                 inputs[position] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device)
             outputs = self._forward(inputs)
         except Exception as error:
-            # One forward pass serves them all, so its failure is everyone's; the server itself goes on.
-            failure = pb_utils.TritonError(f"PyTorch execute failure: {error}")
-            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+            # One forward pass serves them all, so its failure is everyone's; the server itself goes on. Raised, it counts
+            # with reason BACKEND, as LibTorch's does; as an answer to each request it would count as a success.
+            raise RuntimeError(f"PyTorch execute failure: {error}") from None
         return self._responses(requests, outputs, rows if self._batching else None)
 
     def _forward(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""This server beside others that serve the same checkpoint: each started, called, measured and judged alike."""

@@ -1,0 +1,171 @@
+"""How each server is called: a request made ready, and then, on the clock, sent and its scores read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+from deepfake_client import AsyncDeepfakeClient, DeepfakeError
+
+from .contestants import Call
+
+#: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
+DEADLINE_SECONDS = 90.0
+_MOST_CALLERS = 512
+_BOUNDARY = "deepfake-vs-real-boundary"
+
+
+class CallError(Exception):
+    """A request without scores; the message is its cause, in a few words."""
+
+
+class Caller(Protocol):
+    """What one load generator calls a server with; for any number of requests at a time."""
+
+    def prepare(self, file: bytes) -> Any:
+        """A request for the image, before its clock starts."""
+
+    async def send(self, request: Any) -> Mapping[str, float]:
+        """Scores by label.
+
+        Raises:
+            CallError: there are none.
+        """
+
+    async def close(self) -> None: ...
+
+
+async def open_caller(call: Call, url: str) -> Caller:
+    """The caller for a server at `url`, which must be listening.
+
+    Raises:
+        CallError: it is not.
+    """
+    if call == "gradio":
+        return await asyncio.to_thread(GradioCaller, url)
+    if call in ("triton-image", "triton-pixels"):
+        return TritonCaller(url, decode="server" if call == "triton-image" else "client")
+    return HttpCaller(url, None if call == "body" else "image" if call == "file" else "images")
+
+
+class HttpCaller:
+    """One POST to /classify for each image.
+
+    Args:
+        field: of the form that the file is in; None sends it as the body.
+    """
+
+    def __init__(self, url: str, field: str | None) -> None:
+        self._url = f"{url}/classify"
+        self._field = field
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_MOST_CALLERS),
+            timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
+            headers={
+                "Content-Type": "image/jpeg" if field is None else f"multipart/form-data; boundary={_BOUNDARY}",
+                "Accept": "application/json",
+            },
+        )
+
+    def prepare(self, file: bytes) -> bytes:
+        if self._field is None:
+            return file
+        head = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{self._field}"; filename="image.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        return b"".join((head.encode(), file, f"\r\n--{_BOUNDARY}--\r\n".encode()))
+
+    async def send(self, request: bytes) -> Mapping[str, float]:
+        try:
+            async with self._session.post(self._url, data=request) as answer:
+                content = await answer.read()
+        except asyncio.TimeoutError:
+            raise CallError("deadline") from None
+        except aiohttp.ClientError as error:
+            raise CallError(f"connection: {type(error).__name__}") from None
+        if answer.status != 200:
+            raise CallError(f"HTTP {answer.status}")
+        try:
+            found = json.loads(content)
+        except ValueError:
+            raise CallError("wrong answer: no JSON") from None
+        return _scores(found[0] if isinstance(found, list) and len(found) == 1 else found)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class TritonCaller:
+    """This project's client, without retries."""
+
+    def __init__(self, url: str, decode: Any) -> None:
+        self._client = AsyncDeepfakeClient(
+            url, decode=decode, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=_MOST_CALLERS
+        )
+
+    def prepare(self, file: bytes) -> bytes:
+        return file
+
+    async def send(self, request: bytes) -> Mapping[str, float]:
+        try:
+            return dict((await self._client.classify(request)).scores)
+        except DeepfakeError as error:
+            raise CallError(type(error).__name__) from None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class GradioCaller:
+    """`gradio_client`, which blocks: each request in a thread. It uploads files that lie on the disk."""
+
+    def __init__(self, url: str) -> None:
+        import gradio_client
+
+        self._file: Callable[..., Any] = gradio_client.handle_file
+        self._folder = tempfile.TemporaryDirectory(prefix="deepfake-peers-")
+        self._count = 0
+        self._threads = ThreadPoolExecutor(_MOST_CALLERS, "gradio-caller")
+        try:
+            self._client = gradio_client.Client(
+                url, verbose=False, analytics_enabled=False, download_files=False, max_workers=_MOST_CALLERS
+            )
+        except Exception as error:  # it raises what httpx, json and it itself raise
+            raise CallError(f"gradio_client: {type(error).__name__}") from None
+
+    def prepare(self, file: bytes) -> Path:
+        self._count += 1
+        path = Path(self._folder.name) / f"{self._count}.jpg"
+        path.write_bytes(file)
+        return path
+
+    async def send(self, request: Path) -> Mapping[str, float]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, request)
+
+    def _send(self, path: Path) -> Mapping[str, float]:
+        try:
+            answer = self._client.submit(self._file(path), api_name="/classify").result(timeout=DEADLINE_SECONDS)
+        except Exception as error:  # as above
+            raise CallError(f"gradio_client: {type(error).__name__}") from None
+        try:
+            return _scores({each["label"]: each["confidence"] for each in answer["confidences"]})
+        except (KeyError, TypeError):
+            raise CallError("wrong answer: no scores") from None
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._folder.cleanup()
+
+
+def _scores(found: Any) -> Mapping[str, float]:
+    if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
+        raise CallError("wrong answer: no scores")
+    return found
