@@ -13,19 +13,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count
-from deepfake_deploy.export import MODEL_NAME, STAND_IN, ExportError, Precision
+from deepfake_deploy.export import MODEL_NAME, Precision
 from deepfake_deploy.export.precision import best_precision
 from model_speed.bare import bare_model
 from model_speed.card import card
+from model_speed.command import add_model_options, measure_and_write
 from model_speed.figures import Figure, ratio
-from model_speed.report import circumstances, markdown_table, write_report
+from model_speed.report import circumstances, markdown_table
 from model_speed.repositories import Settings, configuration_path, read_configuration, write_repository
 from model_speed.served import Served, ServedRun, serve_saturated
 from model_speed.variants import Models, Variant, open_models
@@ -74,30 +73,12 @@ class Contest:
 
 
 def main() -> None:
-    options = _options()
-    try:
-        with tempfile.TemporaryDirectory(prefix="deepfake-ceiling-") as name:
-            lines, missed = _measure(options, Path(name))
-        write_report(options.output, lines)
-    except (ExportError, EmbeddedTritonError, OSError, ValueError) as error:
-        print(f"ceiling: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("ceiling: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
-    print("\n".join(lines))
-    for reason in missed:
-        print(f"ceiling: {reason}", file=sys.stderr)
-    sys.exit(1 if missed else 0)
+    measure_and_write("ceiling", _options(), _measure)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="whose configuration is served"
-    )
-    parser.add_argument("--model", default=STAND_IN, help="Hub id, local folder or «stand-in» (default: %(default)s)")
-    parser.add_argument("--revision", help="of a Hub id")
+    add_model_options(parser)
     parser.add_argument("--precision", action="append", choices=["fp32", "bf16", "auto"], help="may be repeated")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement (default: %(default)s)")

@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from capacity_search.resources import cores
-from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count
-from deepfake_deploy.export import STAND_IN, ExportError, Precision
+from deepfake_deploy.export import Precision
 from deepfake_deploy.export.precision import best_precision
 from model_speed.bare import bare_model
+from model_speed.command import add_model_options, measure_and_write
 from model_speed.figures import Figure
 from model_speed.matrix_peak import matrix_peak
-from model_speed.report import circumstances, markdown_table, write_report
+from model_speed.report import circumstances, markdown_table
 from model_speed.repositories import Settings, configuration_path, read_configuration, write_repository
 from model_speed.served import ServedRun, serve_saturated
 from model_speed.variants import Layout, Models, Variant, open_models
@@ -55,29 +54,12 @@ def main() -> None:
     if options.device == "cuda" and not cuda_device_count():
         print("gpu: no CUDA device here; loadtests/tuning.py and ceiling.py measure a CPU", file=sys.stderr)
         sys.exit(1)
-    try:
-        with tempfile.TemporaryDirectory(prefix="deepfake-gpu-") as name:
-            lines, missed = _measure(options, Path(name))
-        write_report(options.output, lines)
-    except (ExportError, EmbeddedTritonError, OSError, ValueError) as error:
-        print(f"gpu: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("gpu: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
-    print("\n".join(lines))
-    for reason in missed:
-        print(f"gpu: {reason}", file=sys.stderr)
-    sys.exit(1 if missed else 0)
+    measure_and_write("gpu", options, _measure)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="whose configuration is served"
-    )
-    parser.add_argument("--model", default=STAND_IN, help="Hub id, local folder or «stand-in» (default: %(default)s)")
-    parser.add_argument("--revision", help="of a Hub id")
+    add_model_options(parser)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default: %(default)s)")
     parser.add_argument("--generators", type=int, default=max(1, min(8, cores() // 2)), help="client processes")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")

@@ -93,9 +93,12 @@ async def _measure(url: str, pid: int, images: NDArray[np.uint8], seconds: float
     async with AsyncDeepfakeClient(url, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=2048) as client:
         await client.classify_pixels(images[0])  # learns the labels
         capacity = await _capacity(client, images, max(seconds / 2, 5.0))
-        memory_before = _resident_mib(pid)
+        # Listed once: to look for children reads all of /proc, which ten times a second was as much work as the load.
+        server = psutil.Process(pid)
+        processes = [server, *server.children(recursive=True)]
+        memory_before = _resident_mib(processes)
         outcomes, began = Outcomes(), time.monotonic()
-        watch = asyncio.create_task(_watch_memory(pid, seconds))
+        watch = asyncio.create_task(_watch_memory(processes, seconds))
         await _overload(client, images, capacity * factor, seconds, outcomes)
         memory = await watch
         # The first moments fill the queue and the last ones empty it; in between the server is at its limit.
@@ -164,18 +167,16 @@ async def _overload(
     await asyncio.gather(*tasks)
 
 
-async def _watch_memory(pid: int, seconds: float) -> list[float]:
-    """MiB in use, ten times a second."""
+async def _watch_memory(processes: list[psutil.Process], seconds: float) -> list[float]:
+    """MiB in use, twice a second."""
     samples, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
-        samples.append(_resident_mib(pid))
-        await asyncio.sleep(0.1)
+        samples.append(_resident_mib(processes))
+        await asyncio.sleep(0.5)
     return samples
 
 
-def _resident_mib(pid: int) -> float:
-    server = psutil.Process(pid)
-    processes = [server, *server.children(recursive=True)]
+def _resident_mib(processes: list[psutil.Process]) -> float:
     return sum(process.memory_info().rss for process in processes) / 2**20
 
 

@@ -3,8 +3,9 @@
     python loadtests/tuning.py [--rounds 3] [--complete] [--output loadtests/results/tuning.md]
 
 The bare TorchScript model in one process: precision, batch size, threads, memory layout, attention, allocator and how
-OpenMP's threads wait. Then the embedded Triton at saturation: batch size, queue delay, instances, threads. All rows of a
-table run in turns. At the end the page names each shipped number with the rows that it rests on. Ten minutes on two cores.
+OpenMP's threads wait. Then the embedded Triton at saturation: batch size, queue delay, instances, threads; and with eight
+callers who send image files: the decoder's queue delay, instances. All rows of a table run in turns. At the end the page
+names each shipped number with the rows that it rests on. Ten minutes on two cores.
 """
 
 from __future__ import annotations

@@ -125,9 +125,10 @@ def _server_side(step: Step, cores: int) -> Bottleneck:
     if step.busy is not None and step.busy >= _BUSY:
         return Bottleneck(
             "instance",
-            f"The model's one instance: it computed {step.busy:.0%} of the time, with {_cores_of(step, cores)}.",
+            f"The model: its instances take turns, and one of them computed {step.busy:.0%} of the time, with {_cores_of(step, cores)}.",
             (
-                "Add replicas; or try `instance_group { count: 2 }` where the device itself is not full.",
+                "Add replicas; or, where the device itself is not full, let both instances compute at once (tritonserver's "
+                "`--rate-limit-resource=turn:2`).",
                 "If the mean batch is far below `max_batch_size`, a longer `max_queue_delay_microseconds` may help.",
             ),
         )

@@ -64,7 +64,7 @@ class Step:
     pending: float | None
     """Mean of the requests waiting in the server's queues."""
     busy: float | None
-    """Share of the time in which the classifier was computing, with one instance."""
+    """Share of the time in which the classifier was computing, with instances that take turns."""
     cache_hits: float
 
     def to_dict(self) -> dict[str, Any]:

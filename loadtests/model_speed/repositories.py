@@ -21,8 +21,11 @@ class Settings:
     max_batch_size: int | None = None
     max_queue_delay_microseconds: int | None = None
     instances: int | None = None
+    at_once: bool = False
+    """All instances compute at the same time, in place of taking turns."""
     threads: int | None = None
     """INTRA_OP_THREAD_COUNT."""
+    decoder_queue_delay_microseconds: int | None = None
 
 
 def write_repository(source: Path, target: Path, model: Path, settings: Settings, *, gpu: bool) -> Path:
@@ -45,12 +48,17 @@ def write_repository(source: Path, target: Path, model: Path, settings: Settings
     config = read_configuration(path)
     _change(config, settings)
     path.write_text(text_format.MessageToString(config), encoding="utf-8")
+    if settings.decoder_queue_delay_microseconds is not None:
+        path = configuration_path(target, gpu=gpu, model="image_decoder")
+        decoder = read_configuration(path)
+        decoder.dynamic_batching.max_queue_delay_microseconds = settings.decoder_queue_delay_microseconds
+        path.write_text(text_format.MessageToString(decoder), encoding="utf-8")
     return target
 
 
-def configuration_path(repository: Path, *, gpu: bool) -> Path:
-    """Of the classifier: what the server reads with a GPU, and without."""
-    folder = repository / MODEL_NAME
+def configuration_path(repository: Path, *, gpu: bool, model: str = MODEL_NAME) -> Path:
+    """What the server reads with a GPU, and without."""
+    folder = repository / model
     return folder / "config.pbtxt" if gpu else folder / "configs" / "cpu.pbtxt"
 
 
@@ -72,5 +80,7 @@ def _change(config: ModelConfig, settings: Settings) -> None:
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_microseconds
     if settings.instances is not None:
         config.instance_group[0].count = settings.instances
+    if settings.at_once:
+        config.instance_group[0].ClearField("rate_limiter")
     if settings.threads is not None:
         config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(settings.threads)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from capacity_search.resources import cores
-from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count
-from deepfake_deploy.export import STAND_IN, ExportError
 from deepfake_deploy.export.precision import best_precision
-from model_speed.report import circumstances, write_report
+from model_speed.command import add_model_options, measure_and_write
+from model_speed.report import circumstances
 from model_speed.repositories import configuration_path, read_configuration
 from model_speed.variants import Variant, open_models
 
-from .rows import bare_rows, served_rows
-from .sweep import sweep_bare, sweep_served
+from .image_callers import sweep_image_callers
+from .rows import bare_rows, image_rows, served_rows
+from .sweep import sweep_bare, sweep_served, tell
 from .table import page
 
 
@@ -31,26 +30,12 @@ def main(description: str | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    try:
-        with tempfile.TemporaryDirectory(prefix="deepfake-tuning-") as name:
-            lines = _measure(options, Path(name))
-        write_report(options.output, lines)
-    except (ExportError, EmbeddedTritonError, OSError, ValueError) as error:
-        print(f"tuning: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("tuning: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
-    print("\n".join(lines))
+    measure_and_write("tuning", options, _measure)
 
 
 def _options(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="whose configuration is served"
-    )
-    parser.add_argument("--model", default=STAND_IN, help="Hub id, local folder or «stand-in» (default: %(default)s)")
-    parser.add_argument("--revision", help="of a Hub id")
+    add_model_options(parser)
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--bare-seconds", type=float, default=2.0, help="of a bare round (default: %(default)s)")
     parser.add_argument("--served-seconds", type=float, default=8.0, help="of a served round (default: %(default)s)")
@@ -64,10 +49,11 @@ def _options(description: str | None) -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, folder: Path) -> list[str]:
+def _measure(options: argparse.Namespace, folder: Path) -> tuple[list[str], list[str]]:
     began = time.monotonic()
     cpu = read_configuration(configuration_path(options.repository, gpu=False))
     gpu = read_configuration(configuration_path(options.repository, gpu=True))
+    decoder = read_configuration(configuration_path(options.repository, gpu=False, model="image_decoder"))
     precision, count = best_precision(), cores()
     delay = cpu.dynamic_batching.max_queue_delay_microseconds
     rows = bare_rows(precision, cpu.max_batch_size, count, complete=options.complete)
@@ -77,7 +63,16 @@ def _measure(options: argparse.Namespace, folder: Path) -> list[str]:
         served = sweep_served(
             services, models, Variant(precision), options.repository, folder, options.rounds, options.served_seconds
         )
+        images = sweep_image_callers(
+            image_rows(),
+            models.write(Variant(precision)),
+            options.repository,
+            folder,
+            options.rounds,
+            options.served_seconds,
+            tell,
+        )
     minutes = (time.monotonic() - began) / 60
     command = f"loadtests/tuning.py --rounds {options.rounds}{' --complete' if options.complete else ''}"
     head = [*circumstances(command, options.model), f"It took {minutes:.0f} minutes."]
-    return page(head, bare, served, cpu, gpu)
+    return page(head, bare, served, images, cpu, gpu, decoder), []

@@ -79,16 +79,31 @@ def bare_rows(precision: Precision, batch: int, cores: int, *, complete: bool) -
     return rows
 
 
+def image_rows() -> list[ServedRow]:
+    """Rows for callers who send image files; the first is what is shipped."""
+    return [
+        ServedRow("as shipped", "2 instances in turns"),
+        ServedRow("image_decoder's queue delay", "0", Settings(decoder_queue_delay_microseconds=0)),
+        ServedRow("instances", "1", Settings(instances=1)),
+        ServedRow(
+            "both",
+            "1 instance, image_decoder's queue delay 0",
+            Settings(instances=1, decoder_queue_delay_microseconds=0),
+        ),
+    ]
+
+
 def served_rows(batch: int, delay_us: int, cores: int, *, complete: bool) -> list[ServedRow]:
     """Rows for the embedded Triton at saturation; the first is what is shipped."""
     half = max(cores // 2, 1)
     rows = [
-        ServedRow("as shipped", f"batch {batch}, delay {delay_us / 1000:g} ms, 1 instance, {cores} threads"),
+        ServedRow("as shipped", f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"),
         ServedRow("max_batch_size", str(max(batch // 2, 1)), Settings(max_batch_size=max(batch // 2, 1))),
         ServedRow("max_batch_size", str(batch * 2), Settings(max_batch_size=batch * 2)),
         ServedRow("queue delay", "0", Settings(max_queue_delay_microseconds=0)),
-        ServedRow("instances", "2", Settings(instances=2)),
-        ServedRow("instances", f"2, each on {half} of {cores} cores", Settings(instances=2, threads=half)),
+        ServedRow("instances", "1", Settings(instances=1)),
+        ServedRow("instances", "2 at once", Settings(at_once=True)),
+        ServedRow("instances", f"2 at once, each on {half} of {cores} cores", Settings(at_once=True, threads=half)),
         ServedRow("waiting threads", "spin for 3 ms, OpenMP's default", environment=_SPIN_A_WHILE),
     ]
     if complete:

@@ -57,7 +57,7 @@ def sweep_bare(rows: list[BareRow], models: Models, rounds: int, seconds: float)
                 processes[row.process] = stack.enter_context(process)
         for number in range(rounds):
             for index, result in enumerate(results):
-                _tell(f"bare model, round {number + 1} of {rounds}, row {index + 1} of {len(results)}")
+                tell(f"bare model, round {number + 1} of {rounds}, row {index + 1} of {len(results)}")
                 row = result.row
                 answer = processes[row.process].ask(
                     _ANSWER_SECONDS, batch=row.batch, seconds=seconds, threads=row.threads, attention=row.attention
@@ -77,19 +77,20 @@ def sweep_served(
     with contextlib.ExitStack() as stack:
         servers: list[Served] = []
         for index, row in enumerate(rows):
-            _tell(f"embedded Triton {index + 1} of {len(rows)} starts")
+            tell(f"embedded Triton {index + 1} of {len(rows)} starts")
             target = write_repository(repository, folder / f"repository-{index}", model, row.settings, gpu=False)
             size = read_configuration(configuration_path(target, gpu=False)).max_batch_size
-            # Two instances have two batches in work.
-            size *= row.settings.instances or 1
+            # Two instances at once have two batches in work.
+            size *= 2 if row.settings.at_once else 1
             servers.append(stack.enter_context(serve_saturated(target, size, environment=row.environment)))
         for number in range(rounds):
             for index, (server, result) in enumerate(zip(servers, results, strict=True)):
-                _tell(f"served model, round {number + 1} of {rounds}, row {index + 1} of {len(results)}")
+                tell(f"served model, round {number + 1} of {rounds}, row {index + 1} of {len(results)}")
                 result.runs.append(server.measure(seconds))
     return results
 
 
-def _tell(progress: str) -> None:
+def tell(progress: str) -> None:
+    """Progress, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)

@@ -6,11 +6,18 @@ from model_speed.figures import Figure
 from model_speed.report import markdown_table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from .image_callers import CALLERS, ImageResult
 from .sweep import BareResult, ServedResult
 
 
 def page(
-    head: list[str], bare: list[BareResult], served: list[ServedResult], cpu: ModelConfig, gpu: ModelConfig
+    head: list[str],
+    bare: list[BareResult],
+    served: list[ServedResult],
+    images: list[ImageResult],
+    cpu: ModelConfig,
+    gpu: ModelConfig,
+    decoder: ModelConfig,
 ) -> list[str]:
     """Lines of Markdown."""
     return [
@@ -31,12 +38,17 @@ def page(
         "",
         "Queue and compute time are Triton's, a request's mean. Memory is that of the server and its processes which no other "
         "process shares. The Python backend, which runs TorchScript in the embedded Triton, has a process for each instance, and "
-        "these cannot share weights: the rows with two instances hold them twice. NVIDIA's LibTorch backend can "
-        "(`ENABLE_WEIGHT_SHARING`); that was not run here.",
+        "these cannot share weights: two instances hold them twice. NVIDIA's LibTorch backend can (`ENABLE_WEIGHT_SHARING`); that "
+        "was not run here. At saturation, with room in the queue, the second instance gains nothing; with a full queue, or with "
+        "callers now and then, it does (`make overload`, `make capacity`).",
+        "",
+        f"## {CALLERS} callers with image files over HTTP, each with one request at a time",
+        "",
+        *_images_table(images),
         "",
         "## What each shipped number rests on",
         "",
-        *_numbers_table(bare, served, cpu, gpu),
+        *_numbers_table(bare, served, images, cpu, gpu, decoder),
     ]
 
 
@@ -77,7 +89,29 @@ def _served_table(results: list[ServedResult]) -> list[str]:
     )
 
 
-def _numbers_table(bare: list[BareResult], served: list[ServedResult], cpu: ModelConfig, gpu: ModelConfig) -> list[str]:
+def _images_table(results: list[ImageResult]) -> list[str]:
+    rows = [
+        [
+            result.row.factor,
+            result.row.setting,
+            str(result.figure),
+            f"{result.percentile_ms(50):.0f}",
+            f"{result.percentile_ms(99):.0f}",
+            f"{Figure(tuple(result.batches)).median:.1f}",
+        ]
+        for result in results
+    ]
+    return markdown_table(["factor", "setting", "images/s", "p50, ms", "p99, ms", "mean batch"], rows, words=2)
+
+
+def _numbers_table(
+    bare: list[BareResult],
+    served: list[ServedResult],
+    images: list[ImageResult],
+    cpu: ModelConfig,
+    gpu: ModelConfig,
+    decoder: ModelConfig,
+) -> list[str]:
     """Shipped numbers; the GPU's are derived in config.pbtxt until they are measured."""
     derived = "derived in config.pbtxt, no GPU measured"
     bare_shares, served_shares = _shares(bare), _shares(served)
@@ -91,6 +125,11 @@ def _numbers_table(bare: list[BareResult], served: list[ServedResult], cpu: Mode
             "waits for all of it",
         ],
         ["max_queue_delay_microseconds", str(delay_cpu), f"served: {_said(served_shares, 'queue delay')}"],
+        [
+            "max_queue_delay_microseconds of image_decoder",
+            str(decoder.dynamic_batching.max_queue_delay_microseconds),
+            f"p99 of {CALLERS} callers with image files: {_p99(images)}",
+        ],
         ["instance_group count", str(cpu.instance_group[0].count), f"served: {_said(served_shares, 'instances')}"],
         [
             "threads of torch",
@@ -122,6 +161,11 @@ def _shares(results: list[BareResult] | list[ServedResult]) -> dict[str, list[st
         doubt = " (within the spread)" if result.figure.overlaps(base) else ""
         shares.setdefault(result.row.factor, []).append(f"{result.row.setting}: {share}{doubt}")
     return shares
+
+
+def _p99(results: list[ImageResult]) -> str:
+    """Of what is shipped and each other row."""
+    return ", ".join(f"{result.row.setting}: {result.percentile_ms(99):.0f} ms" for result in results)
 
 
 def _said(shares: dict[str, list[str]], factor: str) -> str:

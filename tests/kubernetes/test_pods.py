@@ -48,6 +48,9 @@ def test_no_flag_is_given_twice(rendering: Rendering) -> None:
         if flag == "--http-restricted-api":  # one group of APIs in each
             apis = [api for value in values for api in value.partition(":")[0].split(",")]
             assert len(apis) == len(set(apis))
+        elif flag == "--rate-limit-resource":  # one resource in each
+            resources = [value.partition(":")[0] for value in values]
+            assert len(resources) == len(set(resources))
         else:
             assert len(values) == 1, flag
 

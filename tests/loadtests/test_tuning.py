@@ -11,7 +11,7 @@ from model_speed.bare import bare_model
 from model_speed.repositories import Settings, configuration_path, read_configuration, write_repository
 from project import ROOT
 from tuning_sweep import command
-from tuning_sweep.rows import BareRow, ServedRow, bare_rows, served_rows
+from tuning_sweep.rows import BareRow, ServedRow, bare_rows, image_rows, served_rows
 
 
 def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
@@ -34,11 +34,13 @@ def test_no_setting_is_measured_twice(cores: int) -> None:
 
 def test_a_repository_serves_the_settings_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
     model = repository / "deepfake_vs_real" / "1" / "model.pt"
-    settings = Settings(max_batch_size=4, max_queue_delay_microseconds=0, instances=2, threads=1)
+    settings = Settings(max_batch_size=4, max_queue_delay_microseconds=0, instances=3, at_once=True, threads=1)
     target = write_repository(repository, tmp_path / "changed", model, settings, gpu=False)
     changed = read_configuration(configuration_path(target, gpu=False))
     shipped = read_configuration(configuration_path(repository, gpu=False))
-    assert (changed.max_batch_size, changed.instance_group[0].count) == (4, 2)
+    assert (changed.max_batch_size, changed.instance_group[0].count) == (4, 3)
+    assert shipped.instance_group[0].HasField("rate_limiter")
+    assert not changed.instance_group[0].HasField("rate_limiter")
     assert changed.dynamic_batching.max_queue_delay_microseconds == 0
     assert changed.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
     assert [entry.batch_size for entry in changed.model_warmup] == [1, 4]
@@ -67,12 +69,16 @@ def test_the_sweep_measures_and_names_what_each_shipped_number_rests_on(
         return served_rows(batch, delay_us, cores, complete=complete)[:1]
 
     monkeypatch.setattr(command, "bare_rows", few_bare)
+    monkeypatch.setattr(command, "image_rows", lambda: image_rows()[:2])
     monkeypatch.setattr(command, "served_rows", few_served)
     arguments = ["--model", str(checkpoint), "--repository", str(repository), "--rounds", "1", "--output", str(page)]
     monkeypatch.setattr(sys, "argv", ["tuning.py", *arguments, "--bare-seconds", "0.05", "--served-seconds", "0.5"])
-    command.main()
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
     lines = page.read_text().splitlines()
-    assert sum(line.startswith("| as shipped |") for line in lines) == 2
+    assert sum(line.startswith("| as shipped |") for line in lines) == 3
+    assert any(line.startswith("| max_queue_delay_microseconds of image_decoder | 4000 |") for line in lines)
     assert sum(line.startswith("| batch size |") for line in lines) == 4
     batch = next(line for line in lines if line.startswith("| max_batch_size | 8 |"))
     assert "bare: 1: " in batch

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import queue
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,31 @@ def test_a_full_queue_refuses_and_serves_again_at_once(short_queue: EmbeddedTrit
     assert len(refused) == 1
     assert "Exceeds maximum queue size" in refused.pop()
     assert send(short_queue, [("", INTERACTIVE)], model) == [("", "ok")]
+
+
+def test_a_full_queue_does_not_keep_the_model_idle(short_queue: EmbeddedTriton) -> None:
+    """Triton's batcher looks for a free instance every 500 ms unless something tells it, and a refused request does not: a
+    single instance, without another that has its batch ready, gives 60 to 120 answers until the deadline."""
+    wanted, deadline = 300, time.monotonic() + 30
+    outcomes: list[bool] = []  # appended to by all
+
+    def call() -> None:
+        with BareClient(short_queue.grpc_url) as client:
+            while sum(outcomes) < wanted and time.monotonic() < deadline:
+                try:
+                    client.classify_pixels(np.zeros((8, 224, 224, 3), np.uint8))  # a full batch
+                    outcomes.append(True)
+                except InferenceServerException:
+                    outcomes.append(False)
+                    time.sleep(0.01)
+
+    callers = [threading.Thread(target=call) for _ in range(24)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert False in outcomes
+    assert outcomes.count(True) >= wanted
 
 
 @pytest.mark.parametrize("model", ["deepfake_vs_real", "deepfake_vs_real_image"])

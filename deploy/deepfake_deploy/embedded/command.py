@@ -22,6 +22,14 @@ CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
 CPU_CONFIG_NAME = "cpu"
 
+# How many instances compute at a time: one of deepfake_vs_real, two of image_decoder. Their config.pbtxt say why there is
+# one more of each.
+RATE_LIMIT_ARGUMENTS = (
+    "--rate-limit=execution_count",
+    "--rate-limit-resource=turn:1",
+    "--rate-limit-resource=decoder:2",
+)
+
 # For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tuning.md has
 # what each is worth. OpenMP's threads sleep while they wait for one another: by default they spin, and where callers,
 # Triton or a decoder want a core, a spinning thread keeps it from the one that all wait for. Large tensors lie in pages
@@ -92,6 +100,7 @@ def server_arguments(options: ServerOptions, installation: Installation, backend
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
         *_model_control_arguments(options.poll_seconds),
+        *RATE_LIMIT_ARGUMENTS,
         f"--exit-timeout-secs={options.drain_seconds}",
         # Triton binds to 0.0.0.0 unless each address is given.
         f"--http-address={options.host}",

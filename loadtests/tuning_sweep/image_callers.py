@@ -1,0 +1,83 @@
+"""Eight callers who each send an image file when they have the answer to the last: what they wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from capacity_search.triton_metrics import MODEL, scrape
+from comparison.callers import TritonCaller
+from comparison.closed_loop import Seen, closed_loop, distinct_files
+from deepfake_deploy.embedded import EmbeddedTriton
+from model_speed.figures import Figure
+from model_speed.repositories import write_repository
+from traffic.rate import answers_per_second
+
+from .rows import ServedRow
+
+CALLERS = 8
+
+
+@dataclass
+class ImageResult:
+    """One row's rounds."""
+
+    row: ServedRow
+    rates: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    """Of all rounds together."""
+    batches: list[float] = field(default_factory=list)
+
+    @property
+    def figure(self) -> Figure:
+        return Figure(tuple(self.rates))
+
+    def percentile_ms(self, percent: int) -> float:
+        return Seen(latencies_ms=self.latencies_ms).percentile_ms(percent) or 0.0
+
+
+def sweep_image_callers(
+    rows: list[ServedRow],
+    model: Path,
+    repository: Path,
+    folder: Path,
+    rounds: int,
+    seconds: float,
+    tell: Callable[[str], None],
+) -> list[ImageResult]:
+    """Each row's server `rounds` times for `seconds`; all run side by side, and only one is asked at a time.
+
+    Raises:
+        EmbeddedTritonError: a server does not start.
+        ValueError: a request failed.
+    """
+    results = [ImageResult(row) for row in rows]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for index, row in enumerate(rows):
+            tell(f"embedded Triton {index + 1} of {len(rows)} starts")
+            target = write_repository(repository, folder / f"images-{index}", model, row.settings, gpu=False)
+            servers.append(stack.enter_context(EmbeddedTriton(target)))
+        for number in range(rounds):
+            for index, (server, result) in enumerate(zip(servers, results, strict=True)):
+                tell(f"image files, round {number + 1} of {rounds}, row {index + 1} of {len(results)}")
+                before = scrape(server.metrics_url).models[MODEL]
+                seen = asyncio.run(_round(server.http_url, seconds))
+                result.batches.append(scrape(server.metrics_url).models[MODEL].since(before).batch or 0.0)
+                result.rates.append(answers_per_second(seen.answered_at))
+                result.latencies_ms += seen.latencies_ms
+    return results
+
+
+async def _round(url: str, seconds: float) -> Seen:
+    caller = TritonCaller(url, decode="server")
+    try:
+        seen = await closed_loop(caller, CALLERS, seconds, distinct_files(), [], drain=True)
+    finally:
+        await caller.close()
+    if seen.errors:
+        raise ValueError(f"a request failed under load ({next(iter(seen.errors))}); see the server's log")
+    return seen
