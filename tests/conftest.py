@@ -13,6 +13,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from exports import SilentProgress, copy_repository
 from project import ROOT
+from servers import running
 from xdist.scheduler import LoadFileScheduling
 
 # Folders whose tests share what takes long to make.
@@ -54,7 +55,7 @@ def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def triton(repository: Path) -> Iterator[EmbeddedTriton]:
     """A real Triton that serves the small checkpoint; `grpc_url`, `http_url`, `metrics_url`."""
-    with EmbeddedTriton(repository) as server:
+    with running(repository) as server:
         yield server
 
 

@@ -15,6 +15,7 @@ from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
 from pictures import encoded, photo_like
 from programs import require_program
 from project import ROOT
+from servers import running
 
 EXAMPLE = re.compile(r"<!-- run( with TLS)? -->\n```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = EXAMPLE.findall((ROOT / "README.md").read_text())
@@ -48,7 +49,7 @@ def test_the_example_with_tls_works(repository: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("server")
     authority.issue("caller")
-    with EmbeddedTriton(repository, tls=TlsFiles(certificate, key, client_ca=authority.ca_file)) as server:
+    with running(repository, tls=TlsFiles(certificate, key, client_ca=authority.ca_file)) as server:
         for code in WITH_TLS:
             run(
                 [sys.executable, "-W", "error", "-c", code.replace("grpcs://127.0.0.1:8001", server.grpc_url)], tmp_path

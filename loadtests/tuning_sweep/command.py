@@ -68,7 +68,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> tuple[list[str], list
             models.write(Variant(precision)),
             options.repository,
             folder,
-            options.rounds,
+            2 * options.rounds,
             options.served_seconds,
             tell,
         )

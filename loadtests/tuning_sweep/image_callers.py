@@ -27,16 +27,12 @@ class ImageResult:
 
     row: ServedRow
     rates: list[float] = field(default_factory=list)
-    latencies_ms: list[float] = field(default_factory=list)
-    """Of all rounds together."""
+    seen: list[Seen] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
 
-    @property
-    def figure(self) -> Figure:
-        return Figure(tuple(self.rates))
-
-    def percentile_ms(self, percent: int) -> float:
-        return Seen(latencies_ms=self.latencies_ms).percentile_ms(percent) or 0.0
+    def percentile_ms(self, percent: int) -> Figure:
+        """One for each round, since a single disturbance would be the 99th of all rounds together."""
+        return Figure(tuple(seen.percentile_ms(percent) or 0.0 for seen in self.seen))
 
 
 def sweep_image_callers(
@@ -68,7 +64,7 @@ def sweep_image_callers(
                 seen = asyncio.run(_round(server.http_url, seconds))
                 result.batches.append(scrape(server.metrics_url).models[MODEL].since(before).batch or 0.0)
                 result.rates.append(answers_per_second(seen.answered_at))
-                result.latencies_ms += seen.latencies_ms
+                result.seen.append(seen)
     return results
 
 

@@ -94,9 +94,9 @@ def _images_table(results: list[ImageResult]) -> list[str]:
         [
             result.row.factor,
             result.row.setting,
-            str(result.figure),
-            f"{result.percentile_ms(50):.0f}",
-            f"{result.percentile_ms(99):.0f}",
+            str(Figure(tuple(result.rates))),
+            _whole(result.percentile_ms(50)),
+            _whole(result.percentile_ms(99)),
             f"{Figure(tuple(result.batches)).median:.1f}",
         ]
         for result in results
@@ -163,9 +163,13 @@ def _shares(results: list[BareResult] | list[ServedResult]) -> dict[str, list[st
     return shares
 
 
+def _whole(figure: Figure) -> str:
+    return f"{figure.median:.0f} ({min(figure.rounds):.0f}–{max(figure.rounds):.0f})"
+
+
 def _p99(results: list[ImageResult]) -> str:
     """Of what is shipped and each other row."""
-    return ", ".join(f"{result.row.setting}: {result.percentile_ms(99):.0f} ms" for result in results)
+    return ", ".join(f"{result.row.setting}: {result.percentile_ms(99).median:.0f} ms" for result in results)
 
 
 def _said(shares: dict[str, list[str]], factor: str) -> str:

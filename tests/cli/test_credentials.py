@@ -18,6 +18,7 @@ from deepfake_client.cli.credentials import CredentialFiles
 from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
 from locust_runs import run_locust
 from pictures import encoded, photo_like
+from servers import running
 
 TOKEN = "s3cret-of-the-gateway"  # noqa: S105 - of this test
 URL = "grpcs://127.0.0.1:9"
@@ -36,7 +37,7 @@ def caller(authority: Authority) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def mutual(repository: Path, authority: Authority) -> Iterator[EmbeddedTriton]:
     certificate, key = authority.issue("server")
-    with EmbeddedTriton(repository, tls=TlsFiles(certificate, key, client_ca=authority.ca_file)) as server:
+    with running(repository, tls=TlsFiles(certificate, key, client_ca=authority.ca_file)) as server:
         yield server
 
 

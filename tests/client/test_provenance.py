@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from calls import BareClient
 from deepfake_client import DeepfakeClient, ProtocolError, UnknownModelError
-from deepfake_deploy.embedded import EmbeddedTriton
 from exports import exported_files
+from servers import running
 from variants import AnyClient
 
 Make = Callable[..., AnyClient]
@@ -91,7 +91,7 @@ def test_weights_written_while_the_old_ones_are_served_are_not_claimed(repositor
     served = Path(shutil.copytree(repository, tmp_path / "model_repository"))
     _, provenance_file = exported_files(served)
     before = json.loads(provenance_file.read_text())
-    with EmbeddedTriton(served) as triton, DeepfakeClient(triton.grpc_url) as client:
+    with running(served) as triton, DeepfakeClient(triton.grpc_url) as client:
         provenance_file.write_text(json.dumps({**before, "model_pt_sha256": "00" * 32}))
         provenance = client.provenance()
         assert provenance is not None

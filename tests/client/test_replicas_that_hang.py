@@ -11,6 +11,7 @@ import psutil
 import pytest
 from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
+from servers import running
 from variants import AnyClient
 
 CALLS = 10
@@ -19,7 +20,7 @@ CALLS = 10
 @pytest.fixture
 def frozen(repository: Path) -> Iterator[EmbeddedTriton]:
     """A server that was stopped in its tracks."""
-    with EmbeddedTriton(repository) as server:
+    with running(repository) as server:
         process = psutil.Process(server.pid)
         process.send_signal(signal.SIGSTOP)
         yield server

@@ -18,6 +18,7 @@ from deepfake_deploy.export.silence import silent_transformers
 from exports import SilentProgress, copy_repository
 from pictures import photo_like
 from PIL import Image
+from servers import running
 from transformers import SiglipForImageClassification
 
 _EXAMPLES, _STEPS, _BATCH = 300, 60, 16
@@ -84,7 +85,7 @@ def trained_repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def trained_triton(trained_repository: Path) -> Iterator[EmbeddedTriton]:
     """A real Triton that serves the trained checkpoint."""
-    with EmbeddedTriton(trained_repository) as server:
+    with running(trained_repository) as server:
         yield server
 
 

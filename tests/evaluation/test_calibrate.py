@@ -21,6 +21,7 @@ from deepfake_client.evaluation.error_bounds import allowed_errors
 from deepfake_deploy.embedded import EmbeddedTriton
 from exports import exported_files
 from scipy.optimize import minimize_scalar
+from servers import running
 from sklearn.metrics import log_loss
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
@@ -212,7 +213,7 @@ def stand_in(trained_repository: Path, tmp_path_factory: pytest.TempPathFactory)
     _, provenance = exported_files(repository)
     document = {**json.loads(provenance.read_text()), "weights": "stand-in", "model_pt_sha256": "0" * 64}
     provenance.write_text(json.dumps(document))
-    with EmbeddedTriton(repository) as server:
+    with running(repository) as server:
         yield server
 
 

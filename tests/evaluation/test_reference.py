@@ -32,6 +32,7 @@ from exports import SilentProgress, exported_files
 from hub import COMMIT, fake_hub
 from pictures import encoded, photo_like, save_varied
 from PIL import Image, ImageOps
+from servers import running
 from transformers import AutoImageProcessor, SiglipForImageClassification
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +104,7 @@ def in_half_precision(
     served = Path(shutil.copytree(repository, tmp_path_factory.mktemp("half") / "model_repository"))
     for version, precision in ((1, Precision.BF16), (2, Precision.FP16)):
         export_model(str(checkpoint), None, precision, served, SilentProgress(), version)
-    with EmbeddedTriton(served) as server:
+    with running(served) as server:
         yield server
 
 
@@ -216,7 +217,7 @@ def from_the_hub(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     _, provenance = exported_files(served)
     document = {**json.loads(provenance.read_text()), "model_id": "someone/faces", "revision": COMMIT}
     provenance.write_text(json.dumps(document))
-    with EmbeddedTriton(served) as server:
+    with running(served) as server:
         yield server
 
 

@@ -69,7 +69,7 @@ def test_the_sweep_measures_and_names_what_each_shipped_number_rests_on(
         return served_rows(batch, delay_us, cores, complete=complete)[:1]
 
     monkeypatch.setattr(command, "bare_rows", few_bare)
-    monkeypatch.setattr(command, "image_rows", lambda: image_rows()[:2])
+    monkeypatch.setattr(command, "image_rows", lambda: image_rows()[:1])
     monkeypatch.setattr(command, "served_rows", few_served)
     arguments = ["--model", str(checkpoint), "--repository", str(repository), "--rounds", "1", "--output", str(page)]
     monkeypatch.setattr(sys, "argv", ["tuning.py", *arguments, "--bare-seconds", "0.05", "--served-seconds", "0.5"])

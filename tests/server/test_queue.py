@@ -15,6 +15,7 @@ import pytest
 from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from pictures import encoded, photo_like
+from servers import running
 from tritonclient.utils import InferenceServerException
 
 INTERACTIVE, BULK = 1, 2
@@ -26,7 +27,7 @@ def short_queue(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = Path(shutil.copytree(repository, tmp_path_factory.mktemp("short") / "model_repository"))
     for path in folder.glob("*/configs/cpu.pbtxt"):
         path.write_text(path.read_text().replace("max_queue_size: 256", "max_queue_size: 8"))
-    with EmbeddedTriton(folder) as server:
+    with running(folder) as server:
         yield server
 
 

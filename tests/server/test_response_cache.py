@@ -11,11 +11,12 @@ from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from metrics import metric, settled
 from pictures import encoded, photo_like
+from servers import running
 
 
 @pytest.fixture(scope="module")
 def caching(repository: Path) -> Iterator[EmbeddedTriton]:
-    with EmbeddedTriton(repository, response_cache_bytes=16 << 20) as server:
+    with running(repository, response_cache_bytes=16 << 20) as server:
         yield server
 
 

@@ -17,6 +17,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from exports import SilentProgress
 from pictures import encoded, photo_like
+from servers import running
 
 MODEL = "deepfake_vs_real"
 DEADLINE_SECONDS = 60
@@ -26,7 +27,7 @@ DEADLINE_SECONDS = 60
 def polling(repository: Path, tmp_path: Path) -> Iterator[tuple[EmbeddedTriton, Path]]:
     """A server that looks at its repository every second, and the repository."""
     folder = Path(shutil.copytree(repository, tmp_path / "model_repository"))
-    with EmbeddedTriton(folder, poll_seconds=1) as server:
+    with running(folder, poll_seconds=1) as server:
         yield server, folder
 
 
