@@ -109,7 +109,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> tuple[list[str], list
             for contest in contests:
                 contest.round(options.seconds)
     missed = judge(contests, card_rounds, best_precision() if "auto" in asked else None)
-    head = circumstances(f"loadtests/ceiling.py --rounds {options.rounds} --seconds {options.seconds:g}", options.model)
+    only = "".join(f" --precision {each}" for each in options.precision or [])
+    command = f"loadtests/ceiling.py{only} --rounds {options.rounds} --seconds {options.seconds:g}"
+    head = circumstances(command, options.model)
     return report(head, contests, card_rounds, missed), missed
 
 
