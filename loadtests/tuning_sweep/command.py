@@ -17,8 +17,8 @@ from model_speed.variants import Variant, open_models
 
 from .image_callers import sweep_image_callers
 from .rows import bare_rows, image_rows, served_rows
-from .sweep import sweep_bare, sweep_served, tell
-from .table import page
+from .sweep import sweep_bare, sweep_served
+from .table import Sweep, page
 
 
 def main(description: str | None = None) -> None:
@@ -70,9 +70,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> tuple[list[str], list
             folder,
             2 * options.rounds,
             options.served_seconds,
-            tell,
         )
     minutes = (time.monotonic() - began) / 60
     command = f"loadtests/tuning.py --rounds {options.rounds}{' --complete' if options.complete else ''}"
     head = [*circumstances(command, options.model), f"It took {minutes:.0f} minutes."]
-    return page(head, bare, served, images, cpu, gpu, decoder), []
+    return page(head, Sweep(bare, served, images, cpu, gpu, decoder)), []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from model_speed.repositories import write_repository
 from traffic.rate import answers_per_second
 
 from .rows import ServedRow
+from .sweep import tell
 
 CALLERS = 8
 
@@ -42,7 +42,6 @@ def sweep_image_callers(
     folder: Path,
     rounds: int,
     seconds: float,
-    tell: Callable[[str], None],
 ) -> list[ImageResult]:
     """Each row's server `rounds` times for `seconds`; all run side by side, and only one is asked at a time.
 

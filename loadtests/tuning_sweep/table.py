@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from model_speed.figures import Figure
 from model_speed.report import markdown_table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -10,15 +12,20 @@ from .image_callers import CALLERS, ImageResult
 from .sweep import BareResult, ServedResult
 
 
-def page(
-    head: list[str],
-    bare: list[BareResult],
-    served: list[ServedResult],
-    images: list[ImageResult],
-    cpu: ModelConfig,
-    gpu: ModelConfig,
-    decoder: ModelConfig,
-) -> list[str]:
+@dataclass(frozen=True)
+class Sweep:
+    """What was measured, and the configurations that it is measured for."""
+
+    bare: list[BareResult]
+    served: list[ServedResult]
+    images: list[ImageResult]
+    cpu: ModelConfig
+    gpu: ModelConfig
+    decoder: ModelConfig
+    """image_decoder's on a CPU."""
+
+
+def page(head: list[str], sweep: Sweep) -> list[str]:
     """Lines of Markdown."""
     return [
         "# What each setting is worth",
@@ -30,25 +37,25 @@ def page(
         "",
         "## The bare TorchScript model in one process",
         "",
-        *_bare_table(bare),
+        *_bare_table(sweep.bare),
         "",
         "## Served by the embedded Triton, saturated over gRPC with distinct pixels",
         "",
-        *_served_table(served),
+        *_served_table(sweep.served),
         "",
         "Queue and compute time are Triton's, a request's mean. Memory is that of the server and its processes which no other "
         "process shares. The Python backend, which runs TorchScript in the embedded Triton, has a process for each instance, and "
         "these cannot share weights: two instances hold them twice. NVIDIA's LibTorch backend can (`ENABLE_WEIGHT_SHARING`); that "
-        "was not run here. At saturation, with room in the queue, the second instance gains nothing; with a full queue, or with "
-        "callers now and then, it does (`make overload`, `make capacity`).",
+        "was not run here. What the second instance is for, a full queue and callers now and then, is not in this table "
+        "(`make overload`, `make capacity`).",
         "",
         f"## {CALLERS} callers with image files over HTTP, each with one request at a time",
         "",
-        *_images_table(images),
+        *_images_table(sweep.images),
         "",
         "## What each shipped number rests on",
         "",
-        *_numbers_table(bare, served, images, cpu, gpu, decoder),
+        *_numbers_table(sweep),
     ]
 
 
@@ -104,17 +111,11 @@ def _images_table(results: list[ImageResult]) -> list[str]:
     return markdown_table(["factor", "setting", "images/s", "p50, ms", "p99, ms", "mean batch"], rows, words=2)
 
 
-def _numbers_table(
-    bare: list[BareResult],
-    served: list[ServedResult],
-    images: list[ImageResult],
-    cpu: ModelConfig,
-    gpu: ModelConfig,
-    decoder: ModelConfig,
-) -> list[str]:
+def _numbers_table(sweep: Sweep) -> list[str]:
     """Shipped numbers; the GPU's are derived in config.pbtxt until they are measured."""
     derived = "derived in config.pbtxt, no GPU measured"
-    bare_shares, served_shares = _shares(bare), _shares(served)
+    bare, cpu, gpu = sweep.bare, sweep.cpu, sweep.gpu
+    bare_shares, served_shares = _shares(bare), _shares(sweep.served)
     delay_cpu = cpu.dynamic_batching.max_queue_delay_microseconds
     delay_gpu = gpu.dynamic_batching.max_queue_delay_microseconds
     rows = [
@@ -127,8 +128,8 @@ def _numbers_table(
         ["max_queue_delay_microseconds", str(delay_cpu), f"served: {_said(served_shares, 'queue delay')}"],
         [
             "max_queue_delay_microseconds of image_decoder",
-            str(decoder.dynamic_batching.max_queue_delay_microseconds),
-            f"p99 of {CALLERS} callers with image files: {_p99(images)}",
+            str(sweep.decoder.dynamic_batching.max_queue_delay_microseconds),
+            f"p99 of {CALLERS} callers with image files: {_p99(sweep.images)}",
         ],
         ["instance_group count", str(cpu.instance_group[0].count), f"served: {_said(served_shares, 'instances')}"],
         [
@@ -169,7 +170,9 @@ def _whole(figure: Figure) -> str:
 
 def _p99(results: list[ImageResult]) -> str:
     """Of what is shipped and each other row."""
-    return ", ".join(f"{result.row.setting}: {result.percentile_ms(99).median:.0f} ms" for result in results)
+    return ", ".join(
+        f"{result.row.factor} ({result.row.setting}): {result.percentile_ms(99).median:.0f} ms" for result in results
+    )
 
 
 def _said(shares: dict[str, list[str]], factor: str) -> str:

@@ -51,6 +51,13 @@ def test_a_repository_serves_the_settings_and_nothing_else_changes(repository: P
     assert read_configuration(configuration_path(same, gpu=False)) == shipped
     assert (same / "image_decoder").is_dir()
     assert not (target / "image_decoder").exists()
+    settings = Settings(decoder_queue_delay_microseconds=0)
+    hasty = write_repository(repository, tmp_path / "hasty", model, settings, gpu=False)
+    delays = [
+        read_configuration(configuration_path(each, gpu=False, model="image_decoder")).dynamic_batching
+        for each in (hasty, repository)
+    ]
+    assert [each.max_queue_delay_microseconds for each in delays] == [0, 4000]
 
 
 def test_the_sweep_measures_and_names_what_each_shipped_number_rests_on(
