@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
 from project import ROOT
 
 DOCKER = ROOT / "deploy" / "docker"
@@ -90,10 +91,11 @@ def test_the_server_and_the_model_say_where_the_weights_come_from() -> None:
             assert f'deepfake-vs-real.{name}="${{{name.upper()}}}"' in stages()[stage]
 
 
-def test_the_container_alone_is_as_closed_as_the_pod() -> None:
+def test_the_container_alone_is_as_closed_as_the_pod_and_its_instances_take_turns() -> None:
     deployment = (ROOT / "deploy" / "kubernetes" / "base" / "triton-deployment.yaml").read_text()
     (command,) = re.findall(r"^CMD \[(.*?)\]", stages()["runtime"], re.MULTILINE | re.DOTALL)
     arguments = re.findall(r'"(.+?)"', command)
     assert any("restricted-api" in argument for argument in arguments)
+    assert set(RATE_LIMIT_ARGUMENTS) <= set(arguments)
     for argument in arguments:
         assert f"- {argument}\n" in deployment

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import yaml
+from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
 from every_combination import each
 from manifests import argument, arguments, container_ports, gibibytes, pod_templates, triton_container, triton_pod
 from project import ROOT
@@ -53,6 +54,13 @@ def test_no_flag_is_given_twice(rendering: Rendering) -> None:
             assert len(resources) == len(set(resources))
         else:
             assert len(values) == 1, flag
+
+
+@each
+def test_instances_take_turns_as_in_the_embedded_server(rendering: Rendering) -> None:
+    assert [given for given in triton_container(rendering)["args"] if "--rate-limit" in given] == [
+        *RATE_LIMIT_ARGUMENTS
+    ]
 
 
 @each

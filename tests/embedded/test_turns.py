@@ -1,0 +1,36 @@
+"""Models whose instances take turns: one instance is in reserve, in whichever configuration the server reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
+from google.protobuf import text_format
+from project import ROOT
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+CONFIGURATIONS = sorted((ROOT / "model_repository").glob("*/**/*.pbtxt"))
+
+
+def turns() -> dict[str, int]:
+    """Resource → how many instances may compute at a time."""
+    given = [argument.partition("=") for argument in RATE_LIMIT_ARGUMENTS]
+    named = [value.partition(":") for flag, _, value in given if flag == "--rate-limit-resource"]
+    return {resource: int(count) for resource, _, count in named}
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(ROOT / "model_repository")))
+def test_there_is_one_instance_more_than_turns(path: Path) -> None:
+    """Once one resource is named, Triton takes one that is not for none at all, and its model never computes."""
+    for group in text_format.Parse(path.read_text(), ModelConfig()).instance_group:
+        for resource in group.rate_limiter.resources:
+            assert resource.count == 1
+            assert group.count == turns()[resource.name] + 1
+
+
+def test_every_resource_is_some_models() -> None:
+    assert "--rate-limit=execution_count" in RATE_LIMIT_ARGUMENTS
+    configurations = [text_format.Parse(path.read_text(), ModelConfig()) for path in CONFIGURATIONS]
+    groups = [group for configuration in configurations for group in configuration.instance_group]
+    assert {resource.name for group in groups for resource in group.rate_limiter.resources} == set(turns())
