@@ -19,7 +19,7 @@ from typing import Any
 
 from deepfake_deploy.embedded.command import server_environment, write_backend_directory
 from deepfake_deploy.embedded.installation import find_installation
-from deepfake_deploy.embedded.ports import choose_ports
+from deepfake_deploy.embedded.ports import reserved_ports
 from project import ROOT
 
 ENTRYPOINT = ROOT / "deploy" / "docker" / "entrypoint.sh"
@@ -97,16 +97,31 @@ def running_pod(
 
     `replace` gives the values of flags in REPLACED that are not found here.
     """
+    with (
+        reserved_ports(address, {"http": 0, "grpc": grpc_port, "metrics": 0}) as ports,
+        _running_pod(args, repository, folder, address, ports, replace or {}) as pod,
+    ):
+        yield pod
+
+
+@contextlib.contextmanager
+def _running_pod(
+    args: Sequence[str],
+    repository: Path,
+    folder: Path,
+    address: str,
+    ports: Mapping[str, int],
+    replace: Mapping[str, object],
+) -> Iterator[Pod]:
     installation = find_installation()
     folder.mkdir()
     backends = write_backend_directory(folder / "backends", installation)
     (folder / "bin").mkdir()
     (folder / "bin" / "tritonserver").symlink_to(installation.binary)
-    ports = choose_ports(address, {"http": 0, "grpc": grpc_port, "metrics": 0})
     values: dict[str, object] = {
         "--model-repository": repository,
         **{f"--{name}-port": port for name, port in ports.items()},
-        **(replace or {}),
+        **replace,
     }
     assert set(values) <= set(REPLACED)
     added: dict[str, object] = {"--backend-directory": backends, "--cache-directory": installation.caches}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from deepfake_deploy.embedded.ports import choose_ports
+from deepfake_deploy.embedded.ports import reserved_ports
 from programs import require_program
 
 START_SECONDS = 60
@@ -42,32 +42,32 @@ class Prometheus:
 def scraping(metrics_url: str, labels: dict[str, str], job: str, folder: Path) -> Iterator[Prometheus]:
     """Scrape `metrics_url` with the labels that its pod would have, until the end of the block."""
     folder.mkdir()
-    (port,) = choose_ports("127.0.0.1", {"web": 0}).values()
-    target = {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
-    configuration = {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
-        "scrape_configs": [{"job_name": job, "static_configs": [target]}],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                require_program("prometheus"),
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    found = Prometheus(f"http://127.0.0.1:{port}")
-    try:
-        _wait_until_ready(found, process, folder / "log")
-        yield found
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder)
+    with reserved_ports("127.0.0.1", {"web": 0}) as ports:
+        target = {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
+        configuration = {
+            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+            "scrape_configs": [{"job_name": job, "static_configs": [target]}],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [
+                    require_program("prometheus"),
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{ports['web']}",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        found = Prometheus(f"http://127.0.0.1:{ports['web']}")
+        try:
+            _wait_until_ready(found, process, folder / "log")
+            yield found
+        finally:
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder)
 
 
 def _wait_until_ready(found: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:

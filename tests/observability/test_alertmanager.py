@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deepfake_deploy.embedded.ports import choose_ports
+from deepfake_deploy.embedded.ports import reserved_ports
 from incidents.faults import FAULTS
 from programs import require_program
 from rules_files import OBSERVABILITY, alerts
@@ -64,27 +64,29 @@ class Alertmanager:
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
     program = require_program("prometheus-alertmanager")
-    port = choose_ports("127.0.0.1", {"alertmanager": 0})["alertmanager"]
-    folder = tmp_path_factory.mktemp("alertmanager")
-    # Nobody is to be written to from a test.
-    configuration = folder / "alertmanager.yaml"
-    configuration.write_text(re.sub(r"https://\w+\.example\.com/", "http://127.0.0.1:9/", CONFIGURATION.read_text()))
-    arguments = [f"--config.file={configuration}", f"--storage.path={folder}", "--cluster.listen-address="]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+    with reserved_ports("127.0.0.1", {"alertmanager": 0}) as ports:
+        folder = tmp_path_factory.mktemp("alertmanager")
+        # Nobody is to be written to from a test.
+        configuration = folder / "alertmanager.yaml"
+        configuration.write_text(
+            re.sub(r"https://\w+\.example\.com/", "http://127.0.0.1:9/", CONFIGURATION.read_text())
         )
-        running = Alertmanager(f"http://127.0.0.1:{port}")
-        try:
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while not running.ready():
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.05)
-            yield running
-        finally:
-            process.kill()
-            process.wait()
+        arguments = [f"--config.file={configuration}", f"--storage.path={folder}", "--cluster.listen-address="]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, *arguments, f"--web.listen-address=127.0.0.1:{ports['alertmanager']}"], stdout=log, stderr=log
+            )
+            running = Alertmanager(f"http://127.0.0.1:{ports['alertmanager']}")
+            try:
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                while not running.ready():
+                    assert process.poll() is None, (folder / "log").read_text()
+                    assert time.monotonic() < deadline, (folder / "log").read_text()
+                    time.sleep(0.05)
+                yield running
+            finally:
+                process.kill()
+                process.wait()
 
 
 def test_every_fault_is_spoken_of() -> None:

@@ -59,7 +59,7 @@ class LogReader:
         """The last line that the server marked as an error."""
         with self._lock:
             errors = [line for line in self._lines if re.match(r"E\d{4} ", line) and not _EXPECTED.match(line)]
-        return _FIRST_LINE_PREFIX.sub("", errors[-1]).strip().strip('"') if errors else None
+        return _FIRST_LINE_PREFIX.sub("", errors[-1]).strip(' \n"') if errors else None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

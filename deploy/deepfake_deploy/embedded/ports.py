@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from .errors import EmbeddedTritonError
 
@@ -24,40 +25,40 @@ def resolve(host: str) -> str:
     return str(found[0][4][0])
 
 
-def choose_ports(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Check that each port can be bound on `host`; 0 picks a free one.
+@contextlib.contextmanager
+def reserved_ports(host: str, wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Ports that each can be bound on `host`, kept until the end of the block for servers that are started in it.
+
+    Until its server listens, which takes Triton as long as its models take to load, the kernel gives a port that nobody
+    holds to the next process that asks for any. Bound here without listening, a port is given to nobody, and a server
+    that sets SO_REUSEADDR, as all here do, can still bind it by its number.
 
     Args:
         host: IPv4 address to bind to.
-        wanted: purpose ("http", "grpc", "metrics") → port.
+        wanted: purpose ("http", "grpc", "metrics") → port; 0 picks a free one.
 
     Raises:
         EmbeddedTritonError: a port is taken, named twice or not allowed, or the host is not one of this machine's.
     """
     chosen: dict[str, int] = {}
-    probes: list[socket.socket] = []
-    try:
+    with contextlib.ExitStack() as held:
         for purpose, port in wanted.items():
             if port and port in chosen.values():
                 raise EmbeddedTritonError(f"port {port} is given twice; choose another with --{purpose}-port")
-            probe = _bind(host, port, purpose)
-            probes.append(probe)  # held until all are chosen, or two purposes could get the same free port
-            chosen[purpose] = probe.getsockname()[1]
-    finally:
-        for probe in probes:
-            probe.close()
-    return chosen
+            reserved = held.enter_context(_bind(host, port, purpose))
+            chosen[purpose] = reserved.getsockname()[1]
+        yield chosen
 
 
 def _bind(host: str, port: int, purpose: str) -> socket.socket:
-    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # As the servers do, so that connections lingering after a restart do not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return probe
+        # As the servers do: both may then bind it, and connections lingering after a restart do not count as taken.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((host, port))
+        return reserved
     except OSError as error:
-        probe.close()
+        reserved.close()
         if error.errno == errno.EADDRINUSE:
             raise EmbeddedTritonError(
                 f"port {port} on {host} is taken; stop what listens there, or choose another with --{purpose}-port "

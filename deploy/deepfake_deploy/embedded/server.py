@@ -20,9 +20,9 @@ from .command import ServerOptions, TlsFiles, server_arguments, server_environme
 from .connections import refuse_further_requests
 from .end_with_parent import ending_with_this_process
 from .errors import EmbeddedTritonError
-from .installation import find_installation
+from .installation import Installation, find_installation
 from .log import LogReader
-from .ports import choose_ports, resolve
+from .ports import reserved_ports, resolve
 from .repository import check_repository
 from .workers import dead_workers
 
@@ -119,7 +119,10 @@ class EmbeddedTriton:
         if self._tls is not None:
             self._tls.check()
         self._host = resolve(self._host)
-        self._ports = choose_ports(self._host, self._wanted_ports)
+        with reserved_ports(self._host, self._wanted_ports) as self._ports:
+            self._start(installation, time.monotonic() + ready_timeout_seconds)
+
+    def _start(self, installation: Installation, deadline: float) -> None:
         options = ServerOptions(
             repository=self._repository.resolve(),
             host=self._host,
@@ -150,7 +153,7 @@ class EmbeddedTriton:
             resources.callback(self._end_process)
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
             self._log = LogReader(self._process.stdout, self._log_target, passing=self._verbose)
-            self._wait_until_ready(time.monotonic() + ready_timeout_seconds)
+            self._wait_until_ready(deadline)
             self._log.pass_on()
             self._resources = resources.pop_all()
 
@@ -224,9 +227,13 @@ class EmbeddedTriton:
         raise EmbeddedTritonError(self._failure(process.returncode))
 
     def _answers_ready(self) -> bool:
-        connection = http.client.HTTPConnection(_reachable(self._host), self._ports["http"], timeout=2)
+        # The metrics are what the server opens last, and it ends where it cannot.
+        return self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics")
+
+    def _answers(self, purpose: str, path: str) -> bool:
+        connection = http.client.HTTPConnection(_reachable(self._host), self._ports[purpose], timeout=2)
         try:
-            connection.request("GET", "/v2/health/ready")
+            connection.request("GET", path)
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False

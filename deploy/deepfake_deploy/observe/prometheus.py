@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
-from deepfake_deploy.embedded.ports import choose_ports
+from deepfake_deploy.embedded.ports import reserved_ports
 
 from .api import LOOPBACK, PrometheusApi, PrometheusError
 from .configuration import Target, write_configuration
@@ -70,8 +70,8 @@ class LocalPrometheus(PrometheusApi):
             PrometheusError: it is not installed, refuses its configuration, or does not answer in time.
         """
         program = require_prometheus()
-        self.port = choose_ports(LOOPBACK, {"prometheus": 0})["prometheus"]
-        with contextlib.ExitStack() as resources:
+        with reserved_ports(LOOPBACK, {"prometheus": 0}) as ports, contextlib.ExitStack() as resources:
+            self.port = ports["prometheus"]
             folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-prometheus-")))
             configuration = write_configuration(
                 folder, self._targets, self._rules_folder, self._objectives, self._scrape_interval, self._faster
