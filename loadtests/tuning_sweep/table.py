@@ -131,7 +131,11 @@ def _numbers_table(sweep: Sweep) -> list[str]:
             str(sweep.decoder.dynamic_batching.max_queue_delay_microseconds),
             f"p99 of {CALLERS} callers with image files: {_p99(sweep.images)}",
         ],
-        ["instance_group count", str(cpu.instance_group[0].count), f"served: {_said(served_shares, 'instances')}"],
+        [
+            "instance_group count",
+            str(cpu.instance_group[0].count),
+            f"served: {_said(served_shares, 'instances')}; at once, each takes longer for its batch (compute, ms)",
+        ],
         [
             "threads of torch",
             "usable cores",
