@@ -239,10 +239,10 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
 
     async def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
-        self._core.closed = True
+        self._exchange.closed = True
         self._closing.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for replica in self._core.replicas.all:
+        for replica in self._exchange.replicas.all:
             await replica.transport.close()
         if self._core.verdict_log is not None:
             self._core.verdict_log.close()
@@ -261,7 +261,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         return AsyncHTTPTransport(endpoint, tls, max_connections)
 
     async def _run(self, steps: Steps[R]) -> R:
-        if self._core.closed:
+        if self._exchange.closed:
             raise ClientClosedError("the client was closed")
         try:
             step = next(steps)

@@ -319,9 +319,9 @@ class DeepfakeClient(ClientBase[Transport]):
 
     def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
-        self._core.closed = True
+        self._exchange.closed = True
         self._closing.set()
-        for replica in self._core.replicas.all:
+        for replica in self._exchange.replicas.all:
             replica.transport.close()
         if self._core.verdict_log is not None:
             self._core.verdict_log.close()
@@ -338,7 +338,7 @@ class DeepfakeClient(ClientBase[Transport]):
         return GRPCTransport(endpoint, tls) if endpoint.is_grpc else HTTPTransport(endpoint, tls, max_connections)
 
     def _run(self, steps: Steps[R]) -> R:
-        if self._core.closed:
+        if self._exchange.closed:
             raise ClientClosedError("the client was closed")
         try:
             step = next(steps)

@@ -14,6 +14,7 @@ from ._core import Core, Releasable
 from ._credentials import Identity, TLSConfig, Token
 from ._endpoint import Endpoint, parse_endpoints
 from ._errors import InvalidArgumentError
+from ._exchange import Exchange
 from ._inputs import Decode, input_for
 from ._labels import LabelBook
 from ._outcome import OnRequest
@@ -38,6 +39,7 @@ class ClientBase(ABC, Generic[T]):
     """Checks the settings and builds the core."""
 
     _core: Core[T]
+    _exchange: Exchange[T]
 
     def __init__(
         self,
@@ -66,14 +68,15 @@ class ClientBase(ABC, Generic[T]):
         checked_count("max_connections", max_connections, 1)
         self._defaults = CallDefaults(timeout, max_retries)
         self._identity = Identity(headers, token)
+        replicas = ReplicaSet(self._transports(url, transport, tls, max_connections), time.monotonic)
+        self._exchange = Exchange(replicas, model, on_request)
         self._core = Core(
-            replicas=ReplicaSet(self._transports(url, transport, tls, max_connections), time.monotonic),
+            exchange=self._exchange,
             input=way_in,
             model=model,
             version=model_version,
             limits=limits or ImageLimits(),
             identity=self._identity,
-            on_request=on_request,
             lock=lock,
             labels=LabelBook(),
             policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
@@ -82,17 +85,17 @@ class ClientBase(ABC, Generic[T]):
 
     def __repr__(self) -> str:
         names = ", ".join(self.endpoints)
-        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self._core.closed else ''}>"
+        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self._exchange.closed else ''}>"
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The URLs of the replicas, with their ports."""
-        return tuple(replica.endpoint for replica in self._core.replicas.all)
+        return tuple(replica.endpoint for replica in self._exchange.replicas.all)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._core.closed
+        return self._exchange.closed
 
     @abstractmethod
     def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:

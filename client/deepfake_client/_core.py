@@ -9,14 +9,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ._call_options import Call
 from ._credentials import Headers, Identity, redact
 from ._errors import (
     AccessDeniedError,
-    ClientClosedError,
-    ConnectionFailedError,
     DeadlineExceededError,
     DeepfakeError,
     InvalidArgumentError,
@@ -25,6 +23,7 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
+from ._exchange import Exchange, named
 from ._image_source import name_of
 from ._inputs import ModelInput, PixelsInput
 from ._labels import LabelBook, labels_from
@@ -39,13 +38,10 @@ from ._messages import (
     Tensor,
 )
 from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
-from ._outcome import OnRequest, RequestOutcome, report
 from ._policy_guard import PolicyGuard
 from ._provenance import Provenance, provenance_in, provenance_request
-from ._replicas import ReplicaSet
-from ._retry import RetryState
 from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
-from ._steps import Lock, Pause, Send, Steps, Work
+from ._steps import Lock, Send, Steps, Work
 from ._verdict import Verdict
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
@@ -68,18 +64,16 @@ class Releasable(Protocol):
 class Core(Generic[T]):
     """The state that all calls of a client share."""
 
-    replicas: ReplicaSet[T]
+    exchange: Exchange[T]
     input: ModelInput
     model: str
     version: str
     limits: ImageLimits
     identity: Identity
-    on_request: OnRequest | None
     lock: Releasable
     labels: LabelBook
     policy: PolicyGuard | None
     verdict_log: VerdictLog | None
-    closed: bool = False
 
     def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
@@ -118,9 +112,9 @@ class Core(Generic[T]):
     def ready(self, call: Call) -> Steps[bool]:
         """Whether one of the replicas takes requests for the model now; no retries."""
         query = ModelQuery(self.model, self.version, self._headers(call))
-        for asked, replica in enumerate(self.replicas.all):
+        for asked, replica in enumerate(self.exchange.replicas.all):
             # One that hangs leaves the others their share of the time.
-            deadline = time.monotonic() + call.remaining() / (len(self.replicas.all) - asked)
+            deadline = time.monotonic() + call.remaining() / (len(self.exchange.replicas.all) - asked)
             try:
                 methods: tuple[Method, ...] = ("server_ready", "model_ready")
                 for method in methods:
@@ -136,9 +130,11 @@ class Core(Generic[T]):
     def model_info(self, call: Call) -> Steps[ModelInfo]:
         """Labels, input and limits of the model."""
         try:
-            metadata = yield from self._exchange(call.part(), "model_metadata", self._query(call))
+            metadata = yield from self.exchange.run(call.part(), "model_metadata", self._query(call))
             try:
-                config: ModelConfig | None = yield from self._exchange(call.part(), "model_config", self._query(call))
+                config: ModelConfig | None = yield from self.exchange.run(
+                    call.part(), "model_config", self._query(call)
+                )
             except AccessDeniedError:
                 config = None  # a server may keep this API to its operators
             classes = classes_in(metadata)
@@ -162,7 +158,7 @@ class Core(Generic[T]):
                 return provenance_request(classifier, version, call.request_id, waits, self._headers(call))
 
             try:
-                response: InferResponse = yield from self._exchange(call, "infer", message)
+                response: InferResponse = yield from self.exchange.run(call, "infer", message)
             except UnknownModelError:
                 return None  # a repository without the model that tells
             return provenance_in(response, version)
@@ -171,7 +167,7 @@ class Core(Generic[T]):
 
     def _highest_version(self, model: str, call: Call) -> Steps[str]:
         query = ModelQuery(model, "", self._headers(call))
-        metadata: ModelMetadata = yield from self._exchange(call, "model_metadata", lambda _: query)
+        metadata: ModelMetadata = yield from self.exchange.run(call, "model_metadata", lambda _: query)
         return max(metadata.versions, key=lambda each: int(each) if each.isdecimal() else -1, default="")
 
     def _verdicts(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[list[Verdict]]:
@@ -259,90 +255,12 @@ class Core(Generic[T]):
                 headers=self._headers(call),
             )
 
-        response: InferResponse = yield from self._exchange(
+        response: InferResponse = yield from self.exchange.run(
             call, "infer", message, images=tensor.shape[0], size=len(tensor.data), also_retry=also_retry
         )
         if response.request_id and response.request_id != call.request_id:
             raise ProtocolError("the answer belongs to another request")
         return response
-
-    def _exchange(
-        self,
-        call: Call,
-        method: Method,
-        message: Callable[[float], InferRequest | ModelQuery],
-        *,
-        images: int = 0,
-        size: int = 0,
-        also_retry: tuple[type[DeepfakeError], ...] = (),
-    ) -> Steps[Any]:
-        """Sends until there is an answer, a reason to stop, or no time left."""
-        started = time.monotonic()
-
-        def ended(error: DeepfakeError | None) -> None:
-            seconds = time.monotonic() - started
-            report(self.on_request, RequestOutcome.of(call, method, self.model, images, seconds, error))
-
-        try:
-            answer = yield from self._attempts(call, method, message, size, RetryState(call.max_retries, also_retry))
-        except DeepfakeError as error:
-            ended(error)
-            raise
-        if isinstance(answer, InferResponse):
-            call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
-        ended(None)
-        return answer
-
-    def _attempts(
-        self,
-        call: Call,
-        method: Method,
-        message: Callable[[float], InferRequest | ModelQuery],
-        size: int,
-        retry: RetryState,
-    ) -> Steps[Any]:
-        while True:
-            if self.closed:
-                raise ClientClosedError("the client was closed")
-            remaining = call.remaining()
-            if remaining <= 0:
-                late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
-                raise named(retry.cause_of(late), None, call)
-            choice = self.replicas.choose()
-            replica = choice.replica
-            # A replica that hangs must not take the whole deadline while another one could answer.
-            share = remaining / 2 if self.replicas.has_another(replica) else remaining
-            request = message(share)
-            call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
-            call.bytes_sent += size
-            try:
-                answer = yield Send(replica.transport, method, request, share)
-            except DeepfakeError as raised:
-                error = raised
-                if isinstance(raised, DeadlineExceededError) and share < remaining:
-                    error = ConnectionFailedError(f"no answer within {share:.1f} s, and others are there to ask")
-                error.reword(redact(error.reason, request.headers))
-                self.replicas.report(choice, error)
-                failover = self.replicas.can_replace(replica, error)
-                pause = retry.pause_after(error, call.remaining(), failover=failover)
-                if pause is None:
-                    raise named(retry.cause_of(error), None, call) from None
-                _log.info(
-                    "%s %s: attempt %d at %s failed (%s), next in %.2f s",
-                    method,
-                    call.request_id,
-                    call.attempts,
-                    replica.endpoint,
-                    error.reason,
-                    pause,
-                )
-                yield Pause(pause)
-            except BaseException:
-                self.replicas.abandon(choice)
-                raise
-            else:
-                self.replicas.report(choice, None)
-                return answer
 
     def _query(self, call: Call) -> Callable[[float], ModelQuery]:
         return lambda _: ModelQuery(self.model, self.version, self._headers(call))
@@ -354,12 +272,3 @@ class Core(Generic[T]):
 def _queue_timeout(remaining: float) -> int:
     """Microseconds that a request may wait in the server's queue, when its call has `remaining` seconds."""
     return max(1, int(remaining * _QUEUE_SHARE * 1e6))
-
-
-def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError:
-    """`error` with the image, request, endpoint and attempts it came from."""
-    error.source = source if source is not None else error.source
-    error.request_id = error.request_id or call.request_id
-    error.endpoint = error.endpoint or call.endpoint
-    error.attempts = error.attempts or call.attempts
-    return error
