@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,36 +25,34 @@ def classify_many(
     send: Callable[[PreparedImage, str | None], Verdict],
     concurrency: int,
 ) -> Iterator[Verdict | Failure]:
-    """Prepares and sends `images`; results come in their order."""
+    """Prepares and sends `images`, first come first served; results come in their order."""
     decoders = decoding_threads(concurrency)
-    decoding, sending = threading.Semaphore(decoders), threading.Semaphore(concurrency)
+    window = 2 * concurrency + decoders
 
-    def classify(image: ImageSource) -> Verdict | Failure:
-        source = name_of(image)
+    def classify(prepared: Future[PreparedImage], source: str | None) -> Verdict | Failure:
         try:
-            with decoding:
-                prepared = prepare(image)
-            del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
-            with sending:
-                return send(prepared, source)
+            return send(prepared.result(), source)
         except DeepfakeError as error:
             return Failure(source, error)
 
-    # As many threads as can send and decode at the same time, so that neither waits for the other.
-    pool = ThreadPoolExecutor(concurrency + decoders, "deepfake-classify")
+    # Two pools, so that images are decoded while others are on their way, and both in their order: whoever has waited
+    # longest is next, since everything behind it waits for it.
+    decoding = ThreadPoolExecutor(decoders, "deepfake-decode")
+    sending = ThreadPoolExecutor(concurrency, "deepfake-send")
     pending: deque[Future[Verdict | Failure]] = deque()
-    window = 2 * concurrency + decoders
     broken: Exception | None = None
     try:
         iterator = iter(images)
         while True:
             try:
-                pending.append(pool.submit(classify, next(iterator)))
+                image = next(iterator)
             except StopIteration:
                 break
             except Exception as error:
                 broken = error
                 break
+            pending.append(sending.submit(classify, decoding.submit(prepare, image), name_of(image)))
+            del image  # a photo is a hundred times its pixels
             while pending and (len(pending) >= window or pending[0].done()):
                 yield pending.popleft().result()
         while pending:
@@ -64,4 +61,5 @@ def classify_many(
             raise broken
     finally:
         # A consumer that stops early is not kept waiting for requests that nobody wants any more.
-        pool.shutdown(wait=not pending, cancel_futures=True)
+        for pool in (sending, decoding):
+            pool.shutdown(wait=not pending, cancel_futures=True)

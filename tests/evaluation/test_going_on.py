@@ -115,7 +115,7 @@ def test_a_server_that_goes_away_ends_it_with_a_sentence_and_it_goes_on_later(
     output = tmp_path / "evaluation"
     with InferenceProxy(trained_triton.http_url) as proxy:
         proxy.limit = HALF
-        run = evaluate(few_faces, "--url", proxy.url, "--output", output, *ONE_BY_ONE, "--timeout", 4)
+        run = evaluate(few_faces, "--url", proxy.url, "--output", output, *ONE_BY_ONE, "--timeout", 2)
         assert (run.status, run.stdout) == (1, "")
         assert run.stderr.count("\n") == 1
         assert "the server is not ready" in run.stderr
