@@ -42,7 +42,7 @@ def _overload(scene: Scene) -> None:
 
 
 def _kill_worker(scene: Scene) -> None:
-    _worker(scene, "deepfake_vs_real").kill()
+    _workers(scene, "deepfake_vs_real")[0].kill()
 
 
 def _kill_server(scene: Scene) -> None:
@@ -67,13 +67,15 @@ def _add_broken_version(scene: Scene) -> None:
 
 
 def _slow_down(scene: Scene) -> None:
-    worker, end = _worker(scene, "deepfake_vs_real"), threading.Event()
+    workers, end = _workers(scene, "deepfake_vs_real"), threading.Event()
 
     def freeze() -> None:
         while not end.wait(RUNNING_SECONDS):
-            worker.send_signal(signal.SIGSTOP)
+            for worker in workers:
+                worker.send_signal(signal.SIGSTOP)
             end.wait(FROZEN_SECONDS)
-            worker.send_signal(signal.SIGCONT)
+            for worker in workers:
+                worker.send_signal(signal.SIGCONT)
 
     thread = threading.Thread(target=freeze, name="freeze")
     thread.start()
@@ -81,10 +83,10 @@ def _slow_down(scene: Scene) -> None:
     scene.resources.callback(end.set)
 
 
-def _worker(scene: Scene, model: str) -> psutil.Process:
-    """The stub of one of the first server's models."""
+def _workers(scene: Scene, model: str) -> list[psutil.Process]:
+    """The stubs of one of the first server's models, one for each instance."""
     children = psutil.Process(scene.replicas[0].server.pid).children()
-    return next(child for child in children if any(f"/{model}/" in word for word in child.cmdline()))
+    return [child for child in children if any(f"/{model}/" in word for word in child.cmdline())]
 
 
 FAULTS = {
@@ -96,7 +98,7 @@ FAULTS = {
         measured_latency=True,
     ),
     "killed-worker": Fault(
-        "the worker process of deepfake_vs_real is killed, and nobody ends the server",
+        "a worker process of deepfake_vs_real is killed, and nobody ends the server",
         fires=("TritonModelFails", "TritonErrorBudgetBurnsFast"),
         inject=_kill_worker,
     ),
@@ -127,7 +129,7 @@ FAULTS = {
         kubelet=True,
     ),
     "slow-inference": Fault(
-        f"the worker of deepfake_vs_real runs {RUNNING_SECONDS * 1000:.0f} of every "
+        f"the workers of deepfake_vs_real run {RUNNING_SECONDS * 1000:.0f} of every "
         f"{(RUNNING_SECONDS + FROZEN_SECONDS) * 1000:.0f} ms",
         fires=("TritonLatencyBudgetBurnsFast",),
         inject=_slow_down,

@@ -45,6 +45,22 @@ def test_results_keep_the_order_of_the_images(make_client: Make, fake: Fake) -> 
     assert [round(result.scores["Deepfake"] * 255) for result in results if result.ok] == levels
 
 
+def test_images_are_sent_in_their_order(make_client: Make, fake: Fake) -> None:
+    """Lest one stands still that all behind it wait for."""
+    sent = []
+
+    def scores(pixels: Pixels) -> list[float]:
+        sent.append(int(pixels[0, 0, 0]))
+        return brightness(pixels)
+
+    client = make_client(transport=fake(scores))
+    client.classify(grey(1))  # learns the labels
+    sent.clear()
+    levels = [number % 256 for number in range(1000)]
+    assert len(list(client.classify_many(map(grey, levels), concurrency=1))) == len(levels)
+    assert sent == levels
+
+
 def test_a_failure_stands_in_its_place(make_client: Make, fake: Fake, tmp_path: Any) -> None:
     good = encoded(photo_like(40, 30, 1), "JPEG")
     (tmp_path / "cut.jpg").write_bytes(good[:-200])
