@@ -21,12 +21,17 @@ def turns() -> dict[str, int]:
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(ROOT / "model_repository")))
-def test_there_is_one_instance_more_than_turns(path: Path) -> None:
+def test_there_is_one_instance_more_than_turns_and_nobody_else_waits_for_them(path: Path) -> None:
     """Once one resource is named, Triton takes one that is not for none at all, and its model never computes."""
-    for group in text_format.Parse(path.read_text(), ModelConfig()).instance_group:
+    configuration = text_format.Parse(path.read_text(), ModelConfig())
+    for group in configuration.instance_group:
+        if configuration.name != "deepfake_vs_real":
+            assert not group.HasField("rate_limiter")
         for resource in group.rate_limiter.resources:
             assert resource.count == 1
             assert group.count == turns()[resource.name] + 1
+            # How often others may have executed for each time that this one has, and still go first.
+            assert group.rate_limiter.priority == 1_000_000
 
 
 def test_every_resource_is_some_models() -> None:

@@ -89,6 +89,38 @@ def test_a_full_queue_does_not_keep_the_model_idle(short_queue: EmbeddedTriton) 
     assert outcomes.count(True) >= wanted
 
 
+def test_images_are_decoded_while_the_model_is_busy(repository: Path) -> None:
+    """Of the instances that have a batch, Triton's rate limiter starts the one that has executed least, weighed by its
+    priority, and none while that one has to wait for its turn. Weighed alike, the decoder would stand still until both
+    instances of a busy model have caught up with it: here for 300 batches."""
+    stop, answered = threading.Event(), []  # a line for each batch, by all
+
+    def keep_busy(server: EmbeddedTriton) -> None:
+        with BareClient(server.grpc_url) as client:
+            while not stop.is_set():
+                client.classify_pixels(np.zeros((8, 224, 224, 3), np.uint8))  # a full batch
+                answered.append(None)
+
+    with running(repository) as server, BareClient(server.grpc_url) as client:
+        image = encoded(photo_like(60, 40, 1), "JPEG")
+        for _ in range(300):
+            client.classify_image(image)
+        callers = [threading.Thread(target=keep_busy, args=[server]) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        try:
+            while len(answered) < 8:
+                time.sleep(0.01)
+            before = len(answered)
+            client.classify_image(image)
+            meanwhile = len(answered) - before
+        finally:
+            stop.set()
+            for caller in callers:
+                caller.join()
+    assert meanwhile < 50
+
+
 @pytest.mark.parametrize("model", ["deepfake_vs_real", "deepfake_vs_real_image"])
 def test_interactive_callers_are_served_before_a_bulk_run_that_came_first(triton: EmbeddedTriton, model: str) -> None:
     answered = send(triton, [("bulk", BULK)] * 40 + [("interactive", INTERACTIVE)] * 4, model)

@@ -22,13 +22,8 @@ CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
 CPU_CONFIG_NAME = "cpu"
 
-# How many instances compute at a time: one of deepfake_vs_real, two of image_decoder. Their config.pbtxt say why there is
-# one more of each.
-RATE_LIMIT_ARGUMENTS = (
-    "--rate-limit=execution_count",
-    "--rate-limit-resource=turn:1",
-    "--rate-limit-resource=decoder:2",
-)
+# Of deepfake_vs_real one instance computes at a time; its config.pbtxt says why there is one more.
+RATE_LIMIT_ARGUMENTS = ("--rate-limit=execution_count", "--rate-limit-resource=turn:1")
 
 # For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tuning.md has
 # what each is worth. OpenMP's threads sleep while they wait for one another: by default they spin, and where callers,
