@@ -47,7 +47,8 @@ def start(proxy: InferenceProxy, faces: Path, output: Path, **options: object) -
     """Begin an evaluation in a process of its own, and wait until it is at half and gets no more answers."""
     proxy.limit, proxy.beyond = HALF, "stall"
     arguments = [str(faces), "--url", proxy.url, "--output", str(output), *ONE_BY_ONE]
-    process = subprocess.Popen([*COMMAND, *arguments], **options)
+    # Whoever runs the tests in the background has them ignore Ctrl-C, and what they start.
+    process = subprocess.Popen(["env", "--default-signal=INT", *COMMAND, *arguments], **options)
     deadline = time.monotonic() + DEADLINE_SECONDS
     while answered(output) < HALF and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
