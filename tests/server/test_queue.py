@@ -109,8 +109,10 @@ def test_images_are_decoded_while_the_model_is_busy(repository: Path) -> None:
         for caller in callers:
             caller.start()
         try:
-            while len(answered) < 8:
+            deadline = time.monotonic() + 30
+            while len(answered) < 8 and time.monotonic() < deadline:
                 time.sleep(0.01)
+            assert len(answered) >= 8  # else nothing keeps the model busy
             before = len(answered)
             client.classify_image(image)
             meanwhile = len(answered) - before
