@@ -29,7 +29,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.demo ## install, export, serve, and classify a few images over gRPC and HTTP (IMAGES='photo.jpg folder/')
-	@$(BIN)/python -m deepfake_deploy.demo $(IMAGES)
+	@$(BIN)/python -m deepfake_cli demo $(IMAGES)
 
 test: $(VENV)/.dev ## install what the tests need and run them all (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --reruns 1 $(ARGS)
@@ -40,41 +40,41 @@ lint: $(VENV)/.dev ## formatting, lints and types
 	@$(BIN)/mypy
 
 faults: $(VENV)/.dev ## break a real server seven ways, and see which alerts fire (needs Debian's prometheus)
-	@$(BIN)/python loadtests/faults.py $(ARGS)
+	@$(BIN)/python -m loadtests.observability.faults $(ARGS)
 
 dashboard: $(VENV)/.dev ## what the dashboard shows under a light, a full and too much load, as a table and a picture (needs Debian's prometheus)
-	@$(BIN)/python loadtests/dashboard_values.py $(ARGS)
+	@$(BIN)/python -m loadtests.observability.dashboard $(ARGS)
 
 overload: $(VENV)/.dev ## what the server does at four times its capacity, for a minute over each protocol
-	@$(BIN)/python loadtests/overload.py $(ARGS)
+	@$(BIN)/python -m loadtests.studies.overload $(ARGS)
 
 loadtest: $(VENV)/.dev ## Locust's web page on port 8089, for the server at HOST=… (ARGS=… goes to locust)
-	@$(BIN)/locust -f loadtests/locustfile.py --web-host 127.0.0.1 --host '$(HOST)' $(ARGS)
+	@$(BIN)/python -m locust -f loadtests/locustfile.py --web-host 127.0.0.1 --host '$(HOST)' $(ARGS)
 
 capacity: $(VENV)/.dev ## images per second that a replica holds, what limits it, replicas to run (ARGS='--slo-p95-ms 1000 --traffic 200')
-	@$(BIN)/python loadtests/capacity.py $(ARGS)
+	@$(BIN)/python -m loadtests.capacity $(ARGS)
 
 peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe, BentoML, Ray Serve and the card's app, side by side: 30 minutes
-	@$(BIN)/python loadtests/peers.py --environment $(VENV)/peers $(ARGS)
+	@$(BIN)/python -m loadtests.studies.peers --environment $(VENV)/peers $(ARGS)
 
 referee: $(VENV)/.dev $(VENV)/perf_analyzer/bin/perf_analyzer ## NVIDIA's perf_analyzer against Locust on the same server: do both measure the same?
-	@$(BIN)/python loadtests/referee.py --perf-analyzer $(VENV)/perf_analyzer/bin/perf_analyzer $(ARGS)
+	@$(BIN)/python -m loadtests.studies.referee --perf-analyzer $(VENV)/perf_analyzer/bin/perf_analyzer $(ARGS)
 
 tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads, precision, layout and attention are worth here (10 minutes)
-	@$(BIN)/python loadtests/tuning.py $(ARGS)
+	@$(BIN)/python -m loadtests.studies.tune $(ARGS)
 
 ceiling: $(VENV)/.dev ## the served model beside the bare one and the model card's own code, in turns
-	@$(BIN)/python loadtests/ceiling.py $(ARGS)
+	@$(BIN)/python -m loadtests.studies.ceiling $(ARGS)
 
 bench-gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC (not run yet: no GPU was at hand)
-	@$(BIN)/python loadtests/gpu.py $(ARGS)
+	@$(BIN)/python -m loadtests.studies.gpu $(ARGS)
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
 observe: $(VENV)/.demo ## the embedded Triton beside a Prometheus with the alerts, and a short load (needs Debian's prometheus)
-	@$(BIN)/python -m deepfake_deploy.observe $(ARGS)
+	@$(BIN)/python -m loadtests.observability.observe $(ARGS)
 
 serve: $(VENV)/.demo ## serve model_repository/ with the embedded Triton (ARGS=… goes to `deepfake serve`)
 	@$(BIN)/deepfake serve $(ARGS)
@@ -108,7 +108,7 @@ $(VENV)/perf_analyzer/bin/perf_analyzer: | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(VENV)/perf_analyzer tritonclient==2.50.0
 
 # On their own as well: what they need conflicts with what is here. One that does not install is said, and tried again next time.
-$(VENV)/peers/.installed: loadtests/comparison/requirements.txt | $(VENV)/bin/python
+$(VENV)/peers/.installed: loadtests/studies/peers/requirements.txt | $(VENV)/bin/python
 	@echo 'Installing the servers to compare with into $(VENV)/peers; this takes minutes' >&2
 	@$(BIN)/python -m venv $(VENV)/peers
 	@install() { $(VENV)/peers/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) "$$@"; }; \

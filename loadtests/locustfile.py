@@ -14,11 +14,12 @@ from typing import ClassVar
 from gevent.pool import Group
 from locust import User, events, task
 from locust.exception import StopUser
-from swarm.lifecycle import register
-from swarm.options import GRPC_SCHEMES, HTTP_SCHEMES, checked
-from swarm.target import Target
-from traffic.arrivals import Schedule
-from traffic.stream import Item
+
+from loadtests.traffic.arrivals import Schedule
+from loadtests.traffic.lifecycle import register
+from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, checked
+from loadtests.traffic.stream import Item
+from loadtests.traffic.target import Target
 
 register(events)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import make_checkpoint
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
-from exports import SilentProgress, copy_repository
-from project import ROOT
-from servers import running
 from xdist.scheduler import LoadFileScheduling
+
+from tests.support.checkpoints import make_checkpoint
+from tests.support.exports import SilentProgress, copy_repository
+from tests.support.project import ROOT
+from tests.support.servers import running
+
+pytest_plugins = ["tests.support.two_speeds"]
 
 # Folders whose tests share what takes long to make.
 _TOGETHER = ("tests/kubernetes",)

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import LABELS
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from project import ROOT
+
+from tests.support.checkpoints import LABELS
+from tests.support.pictures import encoded, photo_like
+from tests.support.project import ROOT
 
 CLASSIFY = """
 import importlib.util, json, sys

@@ -10,12 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exports import exported_files
-from pictures import encoded, photo_like
+from tests.support.exports import exported_files
+from tests.support.pictures import encoded, photo_like
 
 
 def demo(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deepfake_deploy.demo", "--repository", str(repository), *arguments]
+    command = [sys.executable, "-m", "deepfake_cli", "demo", "--repository", str(repository), *arguments]
     # Port 9 of loopback stands for a Hub that cannot be reached.
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(repository.parent / "cache")}
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from certificates import Authority
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
-from pictures import encoded, photo_like
-from programs import require_program
-from project import ROOT
-from servers import running
+
+from tests.support.certificates import Authority
+from tests.support.pictures import encoded, photo_like
+from tests.support.programs import require_program
+from tests.support.project import ROOT
+from tests.support.servers import running
 
 EXAMPLE = re.compile(r"<!-- run( with TLS)? -->\n```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = EXAMPLE.findall((ROOT / "README.md").read_text())

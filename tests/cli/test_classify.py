@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import LABELS
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
 
-CLASSIFY = [sys.executable, "-m", "deepfake_client.cli", "classify"]
+from tests.support.checkpoints import LABELS
+from tests.support.pictures import encoded, photo_like
+
+CLASSIFY = [sys.executable, "-m", "deepfake_cli", "classify"]
 
 
 def classify(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

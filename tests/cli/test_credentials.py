@@ -10,15 +10,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from certificates import Authority
 from click.testing import CliRunner
+from deepfake_cli.app import deepfake
+from deepfake_cli.credentials import CredentialFiles
 from deepfake_client import InvalidArgumentError
-from deepfake_client.cli.app import deepfake
-from deepfake_client.cli.credentials import CredentialFiles
 from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
-from locust_runs import run_locust
-from pictures import encoded, photo_like
-from servers import running
+
+from tests.support.certificates import Authority
+from tests.support.locust_runs import run_locust
+from tests.support.pictures import encoded, photo_like
+from tests.support.servers import running
 
 TOKEN = "s3cret-of-the-gateway"  # noqa: S105 - of this test
 URL = "grpcs://127.0.0.1:9"
@@ -49,7 +50,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def classify(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deepfake_client.cli", "classify", *map(str, arguments)]
+    command = [sys.executable, "-m", "deepfake_cli", "classify", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -7,8 +7,8 @@ import json
 from types import MappingProxyType
 
 import pytest
+from deepfake_cli.formats import WRITERS
 from deepfake_client import Failure, ImageFormatError, Verdict
-from deepfake_client.cli.formats import WRITERS
 
 LABELS = ("Deepfake", "Real one")
 

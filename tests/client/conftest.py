@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from deepfake_client import AsyncFakeTransport, FakeTransport
 from deepfake_client.preprocessing import Pixels
-from variants import AnyClient, client_of
+
+from tests.support.variants import AnyClient, client_of
 
 
 @pytest.fixture(params=["sync", "async"])

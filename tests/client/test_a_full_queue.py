@@ -11,7 +11,8 @@ import pytest
 from deepfake_client import OverloadedError, RequestOutcome, Verdict
 from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from variants import AnyClient, ask_at_once
+
+from tests.support.variants import AnyClient, ask_at_once
 
 REQUESTS = 30
 

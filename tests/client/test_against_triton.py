@@ -25,8 +25,9 @@ from deepfake_client import (
 )
 from deepfake_client.preprocessing import Pixels, to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from variants import AnyClient, ask_at_once
+
+from tests.support.pictures import encoded, photo_like
+from tests.support.variants import AnyClient, ask_at_once
 
 Make = Callable[..., AnyClient]
 
@@ -253,7 +254,8 @@ def test_a_restricted_api_is_denied_and_not_retried(triton: EmbeddedTriton) -> N
 
 def test_clients_made_and_closed_leave_no_socket_and_no_thread(kind: str, url: str, pixels: Pixels) -> None:
     import psutil
-    from variants import client_of
+
+    from tests.support.variants import client_of
 
     process = psutil.Process()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from comparison.relay import CountingRelay
 from deepfake_client import AsyncDeepfakeClient
 from PIL import Image
+
+from loadtests.studies.peers.relay import CountingRelay
 
 PIXELS = 224 * 224 * 3
 IMAGES = 20

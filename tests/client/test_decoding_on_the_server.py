@@ -20,9 +20,10 @@ from deepfake_client import (
     Verdict,
 )
 from deepfake_client.preprocessing import Pixels
-from pictures import encoded, photo_like, save_varied
 from PIL import Image
-from variants import AnyClient
+
+from tests.support.pictures import encoded, photo_like, save_varied
+from tests.support.variants import AnyClient
 
 MakeClient = Callable[..., AnyClient]
 

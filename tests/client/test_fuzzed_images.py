@@ -15,8 +15,9 @@ from deepfake_client import DeepfakeClient, Failure, FakeTransport, ImageError, 
 from deepfake_client.preprocessing import load_image, to_pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import EXIF_ORIENTATION, encoded, photo_like, with_alpha
 from PIL import Image
+
+from tests.support.pictures import EXIF_ORIENTATION, encoded, photo_like, with_alpha
 
 # Small enough that a size which the mutation made up costs little; the limits themselves are tested elsewhere.
 LIMITS = ImageLimits(max_pixels=1_000_000)

@@ -10,7 +10,8 @@ import pytest
 from deepfake_client import OverloadedError, ProtocolError, Tensor
 from deepfake_client._labels import labels_from
 from deepfake_client.preprocessing import Pixels
-from variants import AnyClient
+
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

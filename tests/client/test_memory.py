@@ -8,8 +8,9 @@ import numpy as np
 import psutil
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from variants import AnyClient
+
+from tests.support.pictures import encoded, photo_like
+from tests.support.variants import AnyClient
 
 IMAGES = 20_000
 MEBI = 1024 * 1024

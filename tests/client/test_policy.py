@@ -27,8 +27,9 @@ from deepfake_client import (
 )
 from deepfake_client._policy_guard import PolicyGuard
 from deepfake_client.preprocessing import Pixels
-from exports import exported_files
-from variants import AnyClient
+
+from tests.support.exports import exported_files
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from deepfake_client import ImageReadError, ImageTooLargeError, InvalidArgumentError
 from deepfake_client.preprocessing import ImageLimits, load_image, to_pixels
-from pictures import EXIF_ORIENTATION, encoded, photo_like, save_varied, with_alpha
 from PIL import Image
+
+from tests.support.pictures import EXIF_ORIENTATION, encoded, photo_like, save_varied, with_alpha
 
 
 @pytest.fixture(scope="module")

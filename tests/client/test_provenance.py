@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import BareClient
 from deepfake_client import DeepfakeClient, ProtocolError, UnknownModelError
-from exports import exported_files
-from servers import running
-from variants import AnyClient
+
+from tests.support.calls import BareClient
+from tests.support.exports import exported_files
+from tests.support.servers import running
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos_proxy import ChaosProxy, Mischief
 from deepfake_client import DeepfakeClient, RequestOutcome, Verdict
 from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from variants import AnyClient
+
+from tests.support.chaos_proxy import ChaosProxy, Mischief
+from tests.support.variants import AnyClient
 
 IMAGES = 2_000
 DISTINCT = 20

@@ -11,8 +11,9 @@ import psutil
 import pytest
 from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from servers import running
-from variants import AnyClient
+
+from tests.support.servers import running
+from tests.support.variants import AnyClient
 
 CALLS = 10
 

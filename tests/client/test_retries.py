@@ -27,8 +27,9 @@ from deepfake_client import (
 from deepfake_client._retry import RetryState
 from deepfake_client._retry_after import seconds_until
 from deepfake_client.preprocessing import Pixels
-from pictures import encoded, photo_like
-from variants import AnyClient
+
+from tests.support.pictures import encoded, photo_like
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

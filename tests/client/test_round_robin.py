@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from deepfake_client._endpoint import Endpoint
 from deepfake_deploy.embedded import EmbeddedTriton
-from metrics import metric, settled
-from name_server import name_server
-from variants import AnyClient
+
+from tests.support.metrics import metric, settled
+from tests.support.name_server import name_server
+from tests.support.variants import AnyClient
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 

@@ -22,8 +22,9 @@ from deepfake_client import (
     Verdict,
 )
 from deepfake_client.preprocessing import Pixels
-from pictures import encoded, photo_like
-from variants import AnyClient
+
+from tests.support.pictures import encoded, photo_like
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Authority
-from chaos_proxy import ChaosProxy
 from deepfake_client import ConnectionFailedError, DeepfakeError, TLSConfig, TLSError
 from deepfake_client.preprocessing import Pixels
-from variants import AnyClient
+
+from tests.support.certificates import Authority
+from tests.support.chaos_proxy import ChaosProxy
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 

@@ -23,7 +23,9 @@ from deepfake_client import (
     ImageTooLargeError,
 )
 from deepfake_client.preprocessing import load_image, to_pixels
-from hostile_images import (
+from PIL import Image
+
+from tests.support.hostile_images import (
     bmp_header,
     bmp_of_empty_runs,
     gif,
@@ -35,8 +37,8 @@ from hostile_images import (
     tiff_of_strips,
     webp,
 )
-from pictures import encoded, photo_like
-from PIL import Image
+from tests.support.pictures import encoded, photo_like
+from tests.support.project import ROOT
 
 MEBI = 1024 * 1024
 
@@ -156,8 +158,8 @@ def test_a_photo_with_a_film_behind_it_is_not_taken_for_one_of_many_scans() -> N
 def test_a_hostile_image_stays_within_the_memory_that_the_limit_stands_for() -> None:
     code = f"""
 import resource, sys, io, zlib
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from hostile_images import png
+sys.path.insert(0, {str(ROOT)!r})
+from tests.support.hostile_images import png
 from deepfake_client import ImageLimits
 from deepfake_client.preprocessing import load_image, to_pixels
 from PIL import Image

@@ -17,7 +17,8 @@ import pytest
 from deepfake_client import DeepfakeClient, FakeTransport, InvalidArgumentError, OverloadedError, VerdictLogError
 from deepfake_client.preprocessing import Pixels, load_image, to_pixels
 from PIL import Image
-from variants import AnyClient
+
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]

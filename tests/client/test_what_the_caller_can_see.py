@@ -22,7 +22,8 @@ from deepfake_client import (
     TLSConfig,
 )
 from deepfake_client.preprocessing import Pixels
-from variants import AnyClient
+
+from tests.support.variants import AnyClient
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]
@@ -152,7 +153,7 @@ def test_a_secret_sent_in_plain_text_to_another_host_is_warned_of_once(
 
 
 def test_tls_files_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None:
-    from variants import client_of
+    from tests.support.variants import client_of
 
     broken = tmp_path / "ca.pem"
     broken.write_text("not a certificate")

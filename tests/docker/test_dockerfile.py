@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
-from project import ROOT
+
+from tests.support.project import ROOT
 
 DOCKER = ROOT / "deploy" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from project import ROOT
+
+from tests.support.project import ROOT
 
 ENTRYPOINT = ROOT / "deploy" / "docker" / "entrypoint.sh"
 

@@ -17,10 +17,11 @@ import psutil
 import pytest
 import tritonclient.http
 from click.testing import CliRunner
-from deepfake_client.cli.app import deepfake
-from exports import exported_files
-from serving import DEADLINE_SECONDS, serving, shared_memory
+from deepfake_cli.app import deepfake
 from tritonclient.utils import InferenceServerException
+
+from tests.support.exports import exported_files
+from tests.support.serving import DEADLINE_SECONDS, serving, shared_memory
 
 
 def refusal(repository: Path, *arguments: str) -> str:
@@ -200,7 +201,7 @@ def test_a_gpu_configuration_on_a_machine_without_one(own_repository: Path) -> N
 
 
 def test_the_command_without_its_packages() -> None:
-    blocked = "import sys; sys.modules['click'] = None; from deepfake_client.cli import main; main()"
+    blocked = "import sys; sys.modules['click'] = None; from deepfake_cli import main; main()"
     run = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "deepfake: the command line is not installed; pip install 'deepfake-vs-real[cli]'\n"

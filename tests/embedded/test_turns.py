@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
 from google.protobuf import text_format
-from project import ROOT
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tests.support.project import ROOT
 
 CONFIGURATIONS = sorted((ROOT / "model_repository").glob("*/**/*.pbtxt"))
 

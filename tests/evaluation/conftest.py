@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LABELS, make_checkpoint
 from deepfake_client.preprocessing import to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from deepfake_deploy.export.silence import silent_transformers
-from exports import SilentProgress, copy_repository
-from pictures import photo_like
 from PIL import Image
-from servers import running
 from transformers import SiglipForImageClassification
+
+from tests.support.checkpoints import LABELS, make_checkpoint
+from tests.support.exports import SilentProgress, copy_repository
+from tests.support.pictures import photo_like
+from tests.support.servers import running
 
 _EXAMPLES, _STEPS, _BATCH = 300, 60, 16
 

@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LABELS
 from click.testing import CliRunner, Result
+from deepfake_cli.app import deepfake as command_group
 from deepfake_client import DecisionPolicy, DeepfakeClient, PolicyMismatchError, Verdict
-from deepfake_client.cli.app import deepfake as command_group
-from deepfake_client.evaluation.error_bounds import allowed_errors
 from deepfake_deploy.embedded import EmbeddedTriton
-from exports import exported_files
+from deepfake_evaluation.error_bounds import allowed_errors
 from scipy.optimize import minimize_scalar
-from servers import running
 from sklearn.metrics import log_loss
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
+
+from tests.support.checkpoints import LABELS
+from tests.support.exports import exported_files
+from tests.support.servers import running
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 0.2
@@ -68,7 +69,7 @@ def calibrated(
     path = tmp_path_factory.mktemp("policy") / "policy.json"
     command = ["calibrate", doubtful_faces, "--url", trained_triton.grpc_url, "--output", path]
     run = subprocess.run(
-        [sys.executable, "-m", "deepfake_client.cli", *command, "--false-positive-rate", str(RATE)],
+        [sys.executable, "-m", "deepfake_cli", *command, "--false-positive-rate", str(RATE)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (0, "")

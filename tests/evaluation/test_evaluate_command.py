@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import LABELS
-from commands import Run, contents, evaluate
+from deepfake_cli import connection as module
 from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
-from deepfake_client.cli import connection as module
-from deepfake_client.evaluation.measures import Sample
-from deepfake_client.evaluation.report import unreadable
-from pictures import encoded, photo_like
+from deepfake_evaluation.measures import Sample
+from deepfake_evaluation.report import unreadable
 from PIL import Image
+
+from tests.support.checkpoints import LABELS
+from tests.support.commands import Run, contents, evaluate
+from tests.support.pictures import encoded, photo_like
 
 PROVENANCE = {
     "weights": "checkpoint",
@@ -214,7 +215,7 @@ def test_many_unreadable_files_do_not_bury_the_report() -> None:
 def test_stand_in_and_unknown_weights_are_named_in_everything(
     evaluated: Evaluate, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provenance: Any, note: str
 ) -> None:
-    from deepfake_client.evaluation import robustness
+    from deepfake_evaluation import robustness
 
     monkeypatch.setattr(robustness, "DAMAGES", robustness.DAMAGES[:2])
     run = evaluated(faces, "--robustness", provenance=provenance)
@@ -254,7 +255,7 @@ def test_results_of_an_earlier_run_stay_whole_when_new_ones_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deepfake_client.evaluation.results.plot_scores", full)
+        patch.setattr("deepfake_evaluation.results.plot_scores", full)
         run = evaluated(faces)
     assert (run.status, run.stdout) == (1, "")
     assert "cannot be written (No space left on device); the results there are unchanged" in run.stderr
@@ -263,7 +264,7 @@ def test_results_of_an_earlier_run_stay_whole_when_new_ones_cannot_be_written(
 
 HELP = """
 import sys
-from deepfake_client.cli.app import deepfake
+from deepfake_cli.app import deepfake
 for arguments in (["--help"], ["evaluate", "--help"]):
     try:
         deepfake.main(arguments, standalone_mode=False)

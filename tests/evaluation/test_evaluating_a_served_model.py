@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LABELS
-from commands import Run, evaluate
-from deepfake_client.evaluation.damages import DAMAGES
 from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_evaluation.damages import DAMAGES
 from PIL import Image
 from sklearn.metrics import average_precision_score, classification_report, confusion_matrix, roc_auc_score
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
+
+from tests.support.checkpoints import LABELS
+from tests.support.commands import Run, evaluate
 
 PLOTS = {"confusion_matrix.png", "roc.png", "precision_recall.png", "reliability.png", "scores.png"}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deepfake_client.evaluation.damages import DAMAGES
-from deepfake_client.evaluation.intervals import area_under_roc, proportion
-from deepfake_client.evaluation.reliability import reliability
-from pictures import photo_like
+from deepfake_evaluation.damages import DAMAGES
+from deepfake_evaluation.intervals import area_under_roc, proportion
+from deepfake_evaluation.reliability import reliability
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+
+from tests.support.pictures import photo_like
 
 
 @pytest.mark.parametrize(

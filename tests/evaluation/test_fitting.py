@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deepfake_client import DecisionPolicy
-from deepfake_client.evaluation.error_bounds import allowed_errors, images_needed, upper_bound
-from deepfake_client.evaluation.errors import InputError
-from deepfake_client.evaluation.temperature import fit_temperature
-from deepfake_client.evaluation.thresholds import choose_thresholds, require_enough
+from deepfake_evaluation.error_bounds import allowed_errors, images_needed, upper_bound
+from deepfake_evaluation.errors import InputError
+from deepfake_evaluation.temperature import fit_temperature
+from deepfake_evaluation.thresholds import choose_thresholds, require_enough
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from scipy.stats import binom

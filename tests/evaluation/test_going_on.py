@@ -16,9 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, contents, evaluate
 from deepfake_deploy.embedded import EmbeddedTriton
-from inference_proxy import InferenceProxy
+
+from tests.support.commands import COMMAND, contents, evaluate
+from tests.support.inference_proxy import InferenceProxy
 
 IMAGES = 24
 HALF = 12
@@ -149,7 +150,7 @@ def test_a_full_disk_ends_it_with_a_sentence_and_it_goes_on_later(
 def test_robustness_asked_for_later_only_asks_for_the_damaged_images(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepfake_client.evaluation import robustness
+    from deepfake_evaluation import robustness
 
     monkeypatch.setattr(robustness, "DAMAGES", robustness.DAMAGES[:1])
     with InferenceProxy(trained_triton.http_url) as proxy:

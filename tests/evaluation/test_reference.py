@@ -13,27 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LABELS, make_checkpoint
 from click.testing import CliRunner, Result
+from deepfake_cli.app import deepfake as command_group
 from deepfake_client import DeepfakeClient
-from deepfake_client.cli.app import deepfake as command_group
-from deepfake_client.evaluation.errors import InputError, NoReferenceError
-from deepfake_client.evaluation.parity import compare
-from deepfake_client.evaluation.predictions import Prediction
-from deepfake_client.evaluation.reference import open_comparison
-from deepfake_client.evaluation.report import Part
-from deepfake_client.evaluation.run import open_run
-from deepfake_client.evaluation.served_model import ServedModel, ask_model
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
 from deepfake_deploy.export import checkpoint as export_checkpoint
-from deepfake_deploy.reference import open_reference
-from exports import SilentProgress, exported_files
-from hub import COMMIT, fake_hub
-from pictures import encoded, photo_like, save_varied
+from deepfake_evaluation.card import open_reference
+from deepfake_evaluation.errors import InputError, NoReferenceError
+from deepfake_evaluation.parity import compare
+from deepfake_evaluation.predictions import Prediction
+from deepfake_evaluation.reference import open_comparison
+from deepfake_evaluation.report import Part
+from deepfake_evaluation.run import open_run
+from deepfake_evaluation.served_model import ServedModel, ask_model
 from PIL import Image, ImageOps
-from servers import running
 from transformers import AutoImageProcessor, SiglipForImageClassification
+
+from tests.support.checkpoints import LABELS, make_checkpoint
+from tests.support.exports import SilentProgress, exported_files
+from tests.support.hub import COMMIT, fake_hub
+from tests.support.pictures import encoded, photo_like, save_varied
+from tests.support.servers import running
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PARITY_IMAGES = 300
@@ -225,7 +226,7 @@ def test_the_reference_is_fetched_at_the_revision_that_the_server_names(
     from_the_hub: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path
 ) -> None:
     """The Hub's address is read when its library is imported, so this runs a process; then without the Hub."""
-    command = [sys.executable, "-m", "deepfake_client.cli", "evaluate", labelled_faces, "--reference"]
+    command = [sys.executable, "-m", "deepfake_cli", "evaluate", labelled_faces, "--reference"]
     options = ["--url", from_the_hub.grpc_url, "--output", tmp_path / "out"]
     with fake_hub(checkpoint) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from checkpoints import LABELS
 from deepfake_client import DeepfakeClient, DeepfakeError, FakeTransport, InternalServerError
-from deepfake_client.evaluation.errors import InputError, ModelChangedError, OutputError, UnansweredError
-from deepfake_client.evaluation.journal import open_journal
-from deepfake_client.evaluation.measures import collect, measure
-from deepfake_client.evaluation.predictions import Prediction, open_predictions, write_predictions
-from deepfake_client.evaluation.run import EvaluationRun, open_run
-from pictures import encoded, photo_like
+from deepfake_evaluation.errors import InputError, ModelChangedError, OutputError, UnansweredError
+from deepfake_evaluation.journal import open_journal
+from deepfake_evaluation.measures import collect, measure
+from deepfake_evaluation.predictions import Prediction, open_predictions, write_predictions
+from deepfake_evaluation.run import EvaluationRun, open_run
 from PIL import Image
+
+from tests.support.checkpoints import LABELS
+from tests.support.pictures import encoded, photo_like
 
 PROVENANCE = {
     "weights": "checkpoint",

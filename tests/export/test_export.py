@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from checkpoints import LABELS
 from deepfake_deploy.export import Precision, export_model
-from exports import SilentProgress, exported_files, load_exported
+
+from tests.support.checkpoints import LABELS
+from tests.support.exports import SilentProgress, exported_files, load_exported
 
 
 def test_the_provenance_says_what_was_exported_and_how(repository: Path, checkpoint: Path) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exports import exported_files
-from hub import COMMIT, FakeHub, fake_hub
+
+from tests.support.exports import exported_files
+from tests.support.hub import COMMIT, FakeHub, fake_hub
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def hub(checkpoint: Path, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 def export(hub: FakeHub, repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deepfake_client.cli", "export", "--repository", str(repository), *arguments]
+    command = [sys.executable, "-m", "deepfake_cli", "export", "--repository", str(repository), *arguments]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(repository.parent / "cache")}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 

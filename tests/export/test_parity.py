@@ -10,7 +10,8 @@ import torch
 from deepfake_deploy.export import ExportError, Precision
 from deepfake_deploy.export.checkpoint import Checkpoint, load_model, load_processor
 from deepfake_deploy.export.parity import Parity, measure_parity, varied_images
-from exports import load_exported
+
+from tests.support.exports import load_exported
 
 GOOD = Parity(
     images=16,

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from click.testing import CliRunner
-from deepfake_client.cli.app import deepfake
+from deepfake_cli.app import deepfake
 from deepfake_deploy.export import Precision, export_model
 from deepfake_deploy.export.target import ExportTarget
-from exports import SilentProgress, exported_files, load_exported
 from safetensors.torch import load_file, save_file
 
-EXPORT = [sys.executable, "-m", "deepfake_client.cli", "export"]
+from tests.support.checkpoints import make_checkpoint
+from tests.support.exports import SilentProgress, exported_files, load_exported
+
+EXPORT = [sys.executable, "-m", "deepfake_cli", "export"]
 
 
 class Refusal:

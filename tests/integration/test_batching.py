@@ -12,10 +12,11 @@ import tritonclient.grpc
 from deepfake_client import DeepfakeClient
 from deepfake_client.preprocessing import to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from exports import load_exported
-from metrics import metric, settled
-from pictures import photo_like
 from tritonclient.utils import InferenceServerException
+
+from tests.support.exports import load_exported
+from tests.support.metrics import metric, settled
+from tests.support.pictures import photo_like
 
 CALLERS = 64
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LABELS
 from deepfake_client import DeepfakeClient, Verdict
-from pictures import save_varied
 from PIL import Image
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
+
+from tests.support.checkpoints import LABELS
+from tests.support.pictures import save_varied
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rendering import Rendering, render, render_all
+
+from tests.support.rendering import Rendering, render, render_all
 
 
 @pytest.fixture(scope="session")

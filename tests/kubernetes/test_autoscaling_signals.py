@@ -16,9 +16,10 @@ import pytest
 import tritonclient.grpc
 import yaml
 from deepfake_deploy.embedded import EmbeddedTriton
-from prometheus import Prometheus, scraping
-from rendering import KUBERNETES, Rendering, render
-from slow_model import CAPACITY, write_repository
+
+from tests.support.prometheus import Prometheus, scraping
+from tests.support.rendering import KUBERNETES, Rendering, render
+from tests.support.slow_model import CAPACITY, write_repository
 
 POD = {"namespace": "deepfake", "pod": "triton-0", "container": "triton"}
 SETTLING_SECONDS = 180

@@ -15,14 +15,15 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
-from certificates import Authority
 from deepfake_client._grpc_channel import CHANNEL_OPTIONS
-from manifests import argument, triton_container, triton_pod
-from metrics import metric, settled
-from name_server import name_server
-from pods import Pod, running_pod
-from rendering import Rendering, render
 from tritonclient.utils import InferenceServerException
+
+from tests.support.certificates import Authority
+from tests.support.manifests import argument, triton_container, triton_pod
+from tests.support.metrics import metric, settled
+from tests.support.name_server import name_server
+from tests.support.pods import Pod, running_pod
+from tests.support.rendering import Rendering, render
 
 EXIT_TIMEOUT_SECONDS = 8
 CONNECTION_AGE_SECONDS = 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from manifests import container_ports
-from network import Peer, admitted
-from rendering import Rendering
+
+from tests.support.manifests import container_ports
+from tests.support.network import Peer, admitted
+from tests.support.rendering import Rendering
 
 PORTS = (8000, 8001, 8002, 5557)
 OUTSIDE = Peer(address="203.0.113.7")

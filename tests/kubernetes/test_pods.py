@@ -7,11 +7,20 @@ from typing import Any
 
 import yaml
 from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
-from every_combination import each
-from manifests import argument, arguments, container_ports, gibibytes, pod_templates, triton_container, triton_pod
-from project import ROOT
-from rendering import KUBERNETES, Rendering
-from schemas import KUBERNETES_VERSIONS, errors
+
+from tests.support.every_combination import each
+from tests.support.manifests import (
+    argument,
+    arguments,
+    container_ports,
+    gibibytes,
+    pod_templates,
+    triton_container,
+    triton_pod,
+)
+from tests.support.project import ROOT
+from tests.support.rendering import KUBERNETES, Rendering
+from tests.support.schemas import KUBERNETES_VERSIONS, errors
 
 # What Triton answers at its HTTP port about itself.
 READY, LIVE = "/v2/health/ready", "/v2/health/live"

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from rendering import COMPONENTS, EXCLUSIVE, INCOMPATIBLE, NOT_ON, OVERLAYS, Rendering, components_of, parsed
-from schemas import CRDS, KUBERNETES_VERSIONS, custom_errors, errors, is_custom
+
+from tests.support.rendering import (
+    COMPONENTS,
+    EXCLUSIVE,
+    INCOMPATIBLE,
+    NOT_ON,
+    OVERLAYS,
+    Rendering,
+    components_of,
+    parsed,
+)
+from tests.support.schemas import CRDS, KUBERNETES_VERSIONS, custom_errors, errors, is_custom
 
 
 def test_every_overlay_and_component_is_combined(renderings: list[Rendering]) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deepfake_deploy.observe.rules import CPU_OBJECTIVES
-from every_combination import each
-from manifests import TRITON, argument, container_ports, pod_templates, triton_container, triton_pod
-from network import selected
-from project import ROOT
-from rendering import COMPONENTS, KUBERNETES, Rendering, render
+
+from loadtests.observability.rules import CPU_OBJECTIVES
+from tests.support.every_combination import each
+from tests.support.manifests import TRITON, argument, container_ports, pod_templates, triton_container, triton_pod
+from tests.support.network import selected
+from tests.support.project import ROOT
+from tests.support.rendering import COMPONENTS, KUBERNETES, Rendering, render
 
 
 @each

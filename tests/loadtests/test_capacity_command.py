@@ -9,19 +9,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from capacity_search.command import main
-from capacity_search.resources import server_pid
-from capacity_search.triton_metrics import MODEL, scrape
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from metrics import metric
-from project import ROOT
+
+from loadtests.capacity.command import main
+from loadtests.capacity.resources import server_pid
+from loadtests.capacity.triton_metrics import MODEL, scrape
+from tests.support.metrics import metric
 
 FILES = {"report.html", "report.json", "throughput.png", "latency.png", "server.png", "usage.png"}
 
 
 def run_capacity(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "loadtests" / "capacity.py"), *arguments]
+    command = [sys.executable, "-m", "loadtests.capacity", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=90)
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from capacity_search.bottleneck import find_bottleneck
-from capacity_search.recommendation import recommend, scaling_patch
-from capacity_search.report import Circumstances, Report, render, write
-from capacity_search.search import Found, search
-from capacity_search.step import Step
-from made_steps import step
 from PIL import Image
-from project import ROOT
+
+from loadtests.capacity.bottleneck import find_bottleneck
+from loadtests.capacity.recommendation import recommend, scaling_patch
+from loadtests.capacity.report import Circumstances, Report, render, write
+from loadtests.capacity.search import Found, search
+from loadtests.capacity.step import Step
+from tests.support.made_steps import step
+from tests.support.project import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "components"
 

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ceiling
 import pytest
 from deepfake_deploy.export import Precision
-from model_speed.served import ServedRun
+
+from loadtests.studies import ceiling
+from loadtests.studies.model_speed.served import ServedRun
 
 
 def contest(bare: list[float], served: list[float], precision: Precision = Precision.BF16) -> ceiling.Contest:

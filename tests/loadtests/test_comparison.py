@@ -14,19 +14,20 @@ from typing import Any
 import psutil
 import pytest
 from aiohttp import web
-from comparison.callers import CallError, HttpCaller, TritonCaller, open_caller
-from comparison.closed_loop import KnownImage, check_known, closed_loop, distinct_files
-from comparison.command import main
-from comparison.contestants import CONTESTANTS
-from comparison.judge import judge
-from comparison.plot import draw
-from comparison.relay import CountingRelay
-from comparison.result import Comparison, Measurement, Wire
-from comparison.server_process import PeakMemory, ServerError, running, tree
-from comparison.table import render
 from deepfake_deploy.embedded import EmbeddedTriton
 from PIL import Image
-from traffic.rate import answers_per_second
+
+from loadtests.studies.peers.callers import CallError, HttpCaller, TritonCaller, open_caller
+from loadtests.studies.peers.closed_loop import KnownImage, check_known, closed_loop, distinct_files
+from loadtests.studies.peers.command import main
+from loadtests.studies.peers.contestants import CONTESTANTS
+from loadtests.studies.peers.judge import judge
+from loadtests.studies.peers.plot import draw
+from loadtests.studies.peers.relay import CountingRelay
+from loadtests.studies.peers.result import Comparison, Measurement, Wire
+from loadtests.studies.peers.server_process import PeakMemory, ServerError, running, tree
+from loadtests.studies.peers.table import render
+from loadtests.traffic.rate import answers_per_second
 
 SCORES = {"Deepfake": 0.75, "Real one": 0.25}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import gpu
 import pytest
 from deepfake_deploy.export import Precision
-from model_speed.served import ServedRun
-from model_speed.variants import Variant
+
+from loadtests.studies import gpu
+from loadtests.studies.model_speed.served import ServedRun
+from loadtests.studies.model_speed.variants import Variant
 
 
 def run(rate: float) -> ServedRun:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capacity_search.options import check, credentials, parser
-from deepfake_client.cli.credentials import CredentialFiles
-from swarm.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for
+from deepfake_cli.credentials import CredentialFiles
+
+from loadtests.capacity.options import check, credentials, parser
+from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for
 
 
 class LocustParser(ArgumentParser):

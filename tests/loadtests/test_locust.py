@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from fake_triton import fake_triton
-from locust_runs import run_locust
-from metrics import metric, settled
+
+from tests.support.fake_triton import fake_triton
+from tests.support.locust_runs import run_locust
+from tests.support.metrics import metric, settled
 
 RIGHT, WRONG = (0.25, 0.75), (0.75, 0.25)
 KNOWN_IMAGES = 8  # asked one by one before the load

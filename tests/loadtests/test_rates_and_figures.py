@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from model_speed.figures import Figure, ratio
-from model_speed.report import markdown_table, write_report
-from traffic.rate import answers_per_second
+
+from loadtests.studies.model_speed.figures import Figure, ratio
+from loadtests.studies.model_speed.report import markdown_table, write_report
+from loadtests.traffic.rate import answers_per_second
 
 
 def test_a_batch_is_counted_from_the_one_before_it() -> None:

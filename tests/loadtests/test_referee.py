@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from metrics import metric
-from project import ROOT
-from refereeing.figures import Figures, RunError, compare, table
-from refereeing.locust_run import read_statistics
-from refereeing.perf_analyzer import from_record, prepared, read_report
+
+from loadtests.studies.referee.figures import Figures, RunError, compare, table
+from loadtests.studies.referee.locust_run import read_statistics
+from loadtests.studies.referee.perf_analyzer import from_record, prepared, read_report
+from tests.support.metrics import metric
+from tests.support.project import ROOT
 
 BINARY = ROOT / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
 PRINTED = Figures(None, 8.0, 850.0, 900.0, 8.0)
@@ -108,7 +109,7 @@ def test_the_medians_of_the_rounds_are_judged_and_what_is_apart_is_named() -> No
 
 
 def test_without_perf_analyzer_it_says_how_to_get_it(tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "loadtests" / "referee.py"), "--perf-analyzer", str(tmp_path / "missing")]
+    script = [sys.executable, "-m", "loadtests.studies.referee", "--perf-analyzer", str(tmp_path / "missing")]
     run = subprocess.run(script, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert run.stderr == f"referee: {tmp_path / 'missing'}: no perf_analyzer there; `make referee` installs it\n"

@@ -7,7 +7,8 @@ from argparse import Namespace
 from typing import Any
 
 import pytest
-from swarm.thresholds import broken, p95_ms
+
+from loadtests.traffic.thresholds import broken, p95_ms
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def users_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The number of users of a shape at each of some seconds, with 40 users and 100 s as the options."""
     # Locust patches sockets and threads of whoever imports it; here only its base class is wanted.
     monkeypatch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
-    from swarm.shapes import Shape
+    from loadtests.traffic.shapes import Shape
 
     def users(shape: str, seconds: list[float]) -> list[int | None]:
         options = Namespace(

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from deepfake_client import DeepfakeClient, FakeTransport, Verdict
 from deepfake_client.preprocessing import load_image, to_pixels
-from pictures import encoded, photo_like
-from traffic.arrivals import Schedule
-from traffic.known_answers import KnownAnswer, alike, learn, read
-from traffic.pool import JpegPool, PixelPool, numbers
-from traffic.stream import Stream
+
+from loadtests.traffic.arrivals import Schedule
+from loadtests.traffic.known_answers import KnownAnswer, alike, learn, read
+from loadtests.traffic.pool import JpegPool, PixelPool, numbers
+from loadtests.traffic.stream import Stream
+from tests.support.pictures import encoded, photo_like
 
 
 def test_pixels_never_repeat_and_little_is_kept() -> None:

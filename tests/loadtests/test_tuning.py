@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 from deepfake_deploy.export import Precision
-from model_speed.bare import bare_model
-from model_speed.repositories import Settings, configuration_path, read_configuration, write_repository
-from project import ROOT
-from tuning_sweep import command
-from tuning_sweep.rows import BareRow, ServedRow, bare_rows, image_rows, served_rows
+
+from loadtests.studies.model_speed.bare import bare_model
+from loadtests.studies.model_speed.repositories import (
+    Settings,
+    configuration_path,
+    read_configuration,
+    write_repository,
+)
+from loadtests.studies.tune import command
+from loadtests.studies.tune.rows import BareRow, ServedRow, bare_rows, image_rows, served_rows
+from tests.support.project import ROOT
 
 
 def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
@@ -113,6 +119,6 @@ def test_a_measuring_process_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_the_documented_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target, script in (("tune", "tuning.py"), ("ceiling", "ceiling.py"), ("bench-gpu", "gpu.py")):
+    for target, script in (("tune", "tune"), ("ceiling", "ceiling"), ("bench-gpu", "gpu")):
         assert f"\n{target}: " in makefile
-        assert f"loadtests/{script} $(ARGS)" in makefile
+        assert f"-m loadtests.studies.{script} $(ARGS)" in makefile

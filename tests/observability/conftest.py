@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from failing_model import write_failing_model
-from queue_limit import QUEUE_LIMIT, limit_queues
-from trace_collector import TraceCollector, collecting
+
+from tests.support.failing_model import write_failing_model
+from tests.support.queue_limit import QUEUE_LIMIT, limit_queues
+from tests.support.trace_collector import TraceCollector, collecting
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from deepfake_deploy.embedded.ports import reserved_ports
-from incidents.faults import FAULTS
-from programs import require_program
-from rules_files import OBSERVABILITY, alerts
+
+from loadtests.observability.incidents.faults import FAULTS
+from tests.support.programs import require_program
+from tests.support.rules_files import OBSERVABILITY, alerts
 
 CONFIGURATION = OBSERVABILITY / "alertmanager.yaml"
 PATIENCE_SECONDS = 30

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard.cluster_stand_in import exporting
-from dashboard.load import mixed_load
-from dashboard.panels import NAMESPACE, POD, fill_in, read_panels
-from dashboard.picture import draw
-from dashboard.table import read_values, render
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_deploy.observe import CPU_OBJECTIVES, LocalPrometheus, Target
-from programs import require_program
-from rules_files import OBSERVABILITY, rule_resources
+
+from loadtests.observability import CPU_OBJECTIVES, LocalPrometheus, Target
+from loadtests.observability.dashboard_parts.cluster_stand_in import exporting
+from loadtests.observability.dashboard_parts.load import mixed_load
+from loadtests.observability.dashboard_parts.panels import NAMESPACE, POD, fill_in, read_panels
+from loadtests.observability.dashboard_parts.picture import draw
+from loadtests.observability.dashboard_parts.table import read_values, render
+from tests.support.programs import require_program
+from tests.support.rules_files import OBSERVABILITY, rule_resources
 
 DASHBOARD: dict[str, Any] = json.loads((OBSERVABILITY / "dashboard.json").read_text())
 FASTER = 60

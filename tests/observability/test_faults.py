@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from programs import require_program
-from project import ROOT
-from rules_files import OBSERVABILITY
+from tests.support.programs import require_program
+from tests.support.rules_files import OBSERVABILITY
 
 
 def test_a_killed_worker_and_a_killed_server_are_noticed_and_nothing_else_is(repository: Path) -> None:
@@ -27,7 +26,7 @@ def test_a_killed_worker_and_a_killed_server_are_noticed_and_nothing_else_is(rep
     ]
     where = ["--repository", str(repository), "--rules", str(OBSERVABILITY)]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "loadtests" / "faults.py"), *where, *faults],
+        [sys.executable, "-m", "loadtests.observability.faults", *where, *faults],
         capture_output=True,
         text=True,
         timeout=240,

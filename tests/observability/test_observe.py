@@ -13,17 +13,26 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from deepfake_deploy.observe.__main__ import observe
-from deepfake_deploy.observe.api import PrometheusApi
-from programs import require_program
-from rules_files import OBSERVABILITY, alerts
+
+from loadtests.observability.api import PrometheusApi
+from loadtests.observability.observe import observe
+from tests.support.programs import require_program
+from tests.support.rules_files import OBSERVABILITY, alerts
 
 PATIENCE_SECONDS = 60
 
 
 def command(repository: Path, *arguments: str) -> list[str]:
     rules = ["--rules", str(OBSERVABILITY)]
-    return [sys.executable, "-m", "deepfake_deploy.observe", "--repository", str(repository), *rules, *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "loadtests.observability.observe",
+        "--repository",
+        str(repository),
+        *rules,
+        *arguments,
+    ]
 
 
 def test_it_shows_the_metrics_and_the_rules_and_leaves_nothing_behind(repository: Path) -> None:

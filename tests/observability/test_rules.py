@@ -11,11 +11,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from deepfake_deploy.observe import CPU_OBJECTIVES
-from programs import require_program
-from project import ROOT
-from rendering import KUBECTL
-from rules_files import OBSERVABILITY, alerts, rule_resources, write_rules
+
+from loadtests.observability import CPU_OBJECTIVES
+from tests.support.programs import require_program
+from tests.support.project import ROOT
+from tests.support.rendering import KUBECTL
+from tests.support.rules_files import OBSERVABILITY, alerts, rule_resources, write_rules
 
 CASES = sorted((Path(__file__).parent / "rules").glob("*.test.yaml"))
 RUNBOOK_PARTS = ["What it means", "How to confirm", "What to do now", "What to do later"]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from trace_collector import TraceCollector
+
+from tests.support.pictures import encoded, photo_like
+from tests.support.trace_collector import TraceCollector
 
 CALLERS_SPAN = "1234567890abcdef"
 # Triton 2.51 loses the whole trace of some requests over gRPC: 21 of 800 one after the other, and none of 400 over HTTP.
@@ -64,7 +65,7 @@ def test_requests_without_a_trace_context_are_not_traced(observed: EmbeddedTrito
 
 def test_a_collector_is_given_as_a_url() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "deepfake_client.cli", "serve", "--trace-otlp", "collector:4318"],
+        [sys.executable, "-m", "deepfake_cli", "serve", "--trace-otlp", "collector:4318"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from failing_model import FAILING_MODEL
-from metrics import settled
-from queue_limit import QUEUE_LIMIT
 from tritonclient.utils import InferenceServerException
+
+from tests.support.calls import BareClient
+from tests.support.failing_model import FAILING_MODEL
+from tests.support.metrics import settled
+from tests.support.queue_limit import QUEUE_LIMIT
 
 MODEL, DECODER, ENSEMBLE = "deepfake_vs_real", "image_decoder", "deepfake_vs_real_image"
 RANDOM = np.random.default_rng(1)

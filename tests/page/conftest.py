@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsers import Browsers
 from deepfake_deploy.embedded import EmbeddedTriton
-from page_process import PageProcess, page_process
-from pictures import EXIF_ORIENTATION, Image, encoded, photo_like
+
+from tests.support.browsers import Browsers
+from tests.support.page_process import PageProcess, page_process
+from tests.support.pictures import EXIF_ORIENTATION, Image, encoded, photo_like
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 from deepfake_client import DeepfakeClient
-from deepfake_client.page.limits import MAX_IMAGES
 from deepfake_deploy.embedded import EmbeddedTriton
-from page_process import DEADLINE_SECONDS, PageProcess
-from project import ROOT
+from deepfake_page.limits import MAX_IMAGES
+
+from tests.support.page_process import DEADLINE_SECONDS, PageProcess
+from tests.support.project import ROOT
 
 CLIENT = """
 import json, sys

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from page_process import DEADLINE_SECONDS, page_process
+
+from tests.support.page_process import DEADLINE_SECONDS, page_process
 
 NOBODY = "grpc://127.0.0.1:9"
 
@@ -52,7 +53,7 @@ def test_a_policy_that_is_none_is_one_line(tmp_path: Path) -> None:
 
 
 def test_without_its_extra_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['gradio'] = None; from deepfake_client.cli import main; main()"
+    code = "import sys; sys.modules['gradio'] = None; from deepfake_cli import main; main()"
     run = subprocess.run([sys.executable, "-c", code, "page"], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "deepfake: page needs gradio; pip install 'deepfake-vs-real[page]'\n"
@@ -60,7 +61,7 @@ def test_without_its_extra_it_says_what_to_install() -> None:
 
 def refusal(*arguments: str) -> str:
     """The one line that the command ends with."""
-    command = [sys.executable, "-m", "deepfake_client.cli", "page", *arguments]
+    command = [sys.executable, "-m", "deepfake_cli", "page", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1), run.stderr
     return run.stderr

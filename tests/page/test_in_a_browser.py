@@ -10,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from browsers import Browsers, upload_one, upload_several
 from deepfake_client import DecisionPolicy, DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from exports import exported_files
-from page_process import PageProcess, page_process
 from playwright.sync_api import Page, expect
+
+from tests.support.browsers import Browsers, upload_one, upload_several
+from tests.support.exports import exported_files
+from tests.support.page_process import PageProcess, page_process
 
 WIDTHS = pytest.mark.parametrize("width", [390, 1440])
 

@@ -8,12 +8,13 @@ import time
 import httpx
 import pytest
 from deepfake_client import DeepfakeClient, FakeTransport, InternalServerError
-from deepfake_client.page import upload_routes
-from deepfake_client.page.classification import Classifier
-from deepfake_client.page.limits import PageLimits
-from deepfake_client.page.uploads import Upload, UploadsFullError, UploadStore
+from deepfake_page import upload_routes
+from deepfake_page.classification import Classifier
+from deepfake_page.limits import PageLimits
+from deepfake_page.uploads import Upload, UploadsFullError, UploadStore
 from fastapi import FastAPI
-from pictures import encoded, photo_like
+
+from tests.support.pictures import encoded, photo_like
 
 DEADLINE_SECONDS = 30
 

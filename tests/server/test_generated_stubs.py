@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from calls import BareClient
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from project import ROOT
+
+from tests.support.calls import BareClient
+from tests.support.pictures import encoded, photo_like
+from tests.support.project import ROOT
 
 CALL = """
 import struct, sys

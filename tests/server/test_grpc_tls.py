@@ -13,10 +13,11 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
-from calls import BareClient
-from certificates import Authority
-from serving import Serving, serving
 from tritonclient.utils import InferenceServerException
+
+from tests.support.calls import BareClient
+from tests.support.certificates import Authority
+from tests.support.serving import Serving, serving
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_http_then_only_says_whether_the_server_is_alive_and_ready(mutual: Servi
 
 
 def test_a_certificate_without_its_key_is_wrong_usage(authority: Authority) -> None:
-    command = [sys.executable, "-m", "deepfake_client.cli", "serve", "--grpc-tls-cert", str(authority.ca_file)]
+    command = [sys.executable, "-m", "deepfake_cli", "serve", "--grpc-tls-cert", str(authority.ca_file)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
     assert "--grpc-tls-cert and --grpc-tls-key go together" in run.stderr

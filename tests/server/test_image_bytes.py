@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import BareClient
 from deepfake_client.preprocessing import load_image, to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like, save_varied, with_alpha
 from tritonclient.utils import InferenceServerException
+
+from tests.support.calls import BareClient
+from tests.support.pictures import encoded, photo_like, save_varied, with_alpha
 
 MODES = ("RGB", "L", "CMYK", "RGBA", "P")
 

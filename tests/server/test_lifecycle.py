@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import BareClient
-from pictures import encoded, photo_like
-from serving import DEADLINE_SECONDS, Serving, serving
 from tritonclient.utils import InferenceServerException
+
+from tests.support.calls import BareClient
+from tests.support.pictures import encoded, photo_like
+from tests.support.serving import DEADLINE_SECONDS, Serving, serving
 
 DRAIN_SECONDS = 20
 

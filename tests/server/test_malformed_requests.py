@@ -12,9 +12,10 @@ from collections.abc import Callable
 import grpc
 import numpy as np
 import pytest
-from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.support.calls import BareClient
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PIXELS = {"name": "pixels", "datatype": "UINT8", "shape": [1, 224, 224, 3]}

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from pictures import encoded, photo_like
-from servers import running
 from tritonclient.utils import InferenceServerException
+
+from tests.support.calls import BareClient
+from tests.support.pictures import encoded, photo_like
+from tests.support.servers import running
 
 INTERACTIVE, BULK = 1, 2
 

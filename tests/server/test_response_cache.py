@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import BareClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from metrics import metric, settled
-from pictures import encoded, photo_like
-from servers import running
+
+from tests.support.calls import BareClient
+from tests.support.metrics import metric, settled
+from tests.support.pictures import encoded, photo_like
+from tests.support.servers import running
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import BareClient
-from checkpoints import make_checkpoint
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
-from exports import SilentProgress
-from pictures import encoded, photo_like
-from servers import running
+
+from tests.support.calls import BareClient
+from tests.support.checkpoints import make_checkpoint
+from tests.support.exports import SilentProgress
+from tests.support.pictures import encoded, photo_like
+from tests.support.servers import running
 
 MODEL = "deepfake_vs_real"
 DEADLINE_SECONDS = 60

@@ -1,0 +1,63 @@
+"""The command group, and how every command ends."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from .console import INTERRUPTED, fail
+
+# Imported when called: `deepfake classify` must not wait for torch, nor need it.
+_COMMANDS = {
+    "calibrate": "deepfake_cli.calibrate",
+    "classify": "deepfake_cli.classify",
+    "demo": "deepfake_cli.demo",
+    "evaluate": "deepfake_cli.evaluate",
+    "export": "deepfake_cli.export",
+    "page": "deepfake_cli.page",
+    "serve": "deepfake_cli.serve",
+}
+_TERMINATED = 143
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)  # noqa: S101 - what each of the modules above defines
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="deepfake-vs-real", message="%(package)s %(version)s")
+def deepfake() -> None:
+    """Tell deepfakes from real photos with prithivMLmods/Deepfake-vs-Real-8000 on NVIDIA Triton."""
+
+
+def run() -> NoReturn:
+    """Run the command line; errors end in one line on stderr, and the exit code tells what happened."""
+    # So that files half-written are removed as for Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        status = deepfake.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted", status=INTERRUPTED)
+    except BrokenPipeError:
+        # `deepfake classify … | head`: the reader has what it wanted.
+        sys.stdout = None  # or the interpreter complains when it flushes
+        sys.exit(1)
+    except OSError as error:
+        # What is ours has been reported by the commands; this is stdout on a full disk, or a terminal that has gone.
+        fail(f"cannot write the result: {error.strerror or error}")
+    sys.exit(status if isinstance(status, int) else 0)

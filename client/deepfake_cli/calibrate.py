@@ -1,0 +1,89 @@
+"""`deepfake calibrate`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+from deepfake_client import DeepfakeError
+
+from .connection import Server, concurrency_option, server_options
+from .console import INTERRUPTED, fail, say
+from .given_path import GivenPath
+from .progress import image_bar
+
+_SHOWN = 20  # files without a verdict that are named
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=GivenPath())
+@server_options
+@click.option(
+    "--output",
+    type=GivenPath(),
+    default=Path("policy.json"),
+    show_default=True,
+    metavar="FILE",
+    help="Policy to write. The server's answers are kept beside it, for the next run.",
+)
+@click.option(
+    "--false-positive-rate",
+    "rate",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Highest share of photos that may be called Deepfake, and of deepfakes that may be called Real one.",
+)
+@concurrency_option
+def command(folder: Path, server: Server, output: Path, rate: float, concurrency: int) -> None:
+    """Fit a decision policy to the images in DIR, one folder for each label.
+
+    Exits with 1 when some files got no verdict; the policy is then fitted to the others.
+    """
+    try:
+        from deepfake_evaluation.calibration import calibrate, require_enough_files
+        from deepfake_evaluation.errors import EvaluationError, InputError
+        from deepfake_evaluation.folder import require_folder
+        from deepfake_evaluation.output import require_apart
+        from deepfake_evaluation.run import open_run
+    except ModuleNotFoundError as error:
+        fail(f"calibrate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
+    if math.isnan(rate):
+        raise click.UsageError("--false-positive-rate is not a number")
+    if output.is_dir():
+        fail(f"{output}: a folder; name a file with --output", status=2)
+    try:
+        require_folder(folder)
+        require_apart(output, folder)
+        with server.ready_client() as client:
+            beside = output.with_name(f"{output.name}.answers.jsonl")
+            with open_run(client, folder, beside, concurrency=concurrency) as run:
+                require_enough_files(run.folder, run.model, rate)
+                if run.note:
+                    say(run.note)
+                if note := run.folder.left_out_note:
+                    say(note)
+                with image_bar("Classifying", run.folder.count) as advance:
+                    answers = run.classify(advance)
+                calibration = calibrate(answers, run.model, rate)
+                unread = [(each.file, each.error) for each in answers if each.scores is None]
+    except InputError as error:
+        fail(str(error), status=2)
+    except (EvaluationError, DeepfakeError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
+    try:
+        calibration.policy.save(output)
+    except OSError as error:
+        fail(f"{output}: cannot be written ({error.strerror}); what was there is unchanged")
+    for line in (run.model.weights_note, run.model.describe(), calibration.report(), f"Wrote {output}"):
+        if line:
+            click.echo(line)
+    for file, reason in unread[:_SHOWN]:
+        say(f"left out: {folder / file}: {reason}")
+    if len(unread) > _SHOWN:
+        say(f"left out: {len(unread) - _SHOWN} more files")
+    sys.exit(1 if unread else 0)

@@ -1,0 +1,167 @@
+"""`deepfake evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from deepfake_client import DecisionPolicy, DeepfakeError
+
+from .connection import Server, concurrency_option, server_options
+from .console import INTERRUPTED, fail, say
+from .given_path import GivenPath
+from .progress import StepProgress, image_bar
+
+if TYPE_CHECKING:
+    from deepfake_evaluation.reference import Comparison
+    from deepfake_evaluation.run import EvaluationRun
+
+
+@click.command()
+@click.argument("images", metavar="DIR", type=GivenPath())
+@server_options
+@click.option(
+    "--output",
+    type=GivenPath(),
+    default=Path("evaluation"),
+    show_default=True,
+    metavar="OUT",
+    help="Folder for the report, the tables and the plots.",
+)
+@click.option(
+    "--robustness", is_flag=True, help="Measure again under JPEG, scaling, blur, noise, crop and screenshots."
+)
+@click.option(
+    "--policy", "policy_file", type=GivenPath(), metavar="FILE", help="Measure the decisions of this policy as well."
+)
+@click.option("--reference", is_flag=True, help="Compare with the model card's own code, on this machine.")
+@click.option(
+    "--reference-model",
+    metavar="ID_OR_DIR",
+    help="Compare with this one; by default with the one that the server's provenance names.",
+)
+@concurrency_option
+def command(
+    images: Path,
+    server: Server,
+    output: Path,
+    robustness: bool,
+    policy_file: Path | None,
+    reference: bool,
+    reference_model: str | None,
+    concurrency: int,
+) -> None:
+    """Measure how good the served model is on a folder of labelled images.
+
+    DIR has one folder for each label, `Deepfake` and `Real one`, with images anywhere below. An evaluation that was
+    interrupted goes on where it stopped when it is run again. Exits with 0 when every file could be measured, with 1
+    when some could not or there is no report (the server is away, the disk is full), with 2 when the folders or the
+    policy cannot be used.
+    """
+    try:
+        from deepfake_evaluation.errors import EvaluationError, InputError
+        from deepfake_evaluation.folder import require_folder
+        from deepfake_evaluation.output import ANSWERS, require_apart
+        from deepfake_evaluation.results import write_results  # noqa: F401 - tells now what is not installed
+        from deepfake_evaluation.run import open_run
+    except ModuleNotFoundError as error:
+        fail(f"evaluate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
+    if reference_model is not None and not reference_model:
+        raise click.UsageError("--reference-model is empty; is a variable not set?")
+    try:
+        policy = None if policy_file is None else _loaded(policy_file)
+        require_folder(images)
+        require_apart(output, images)
+        with (
+            server.ready_client() as client,
+            open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
+            _comparison(run, reference_model, wanted=reference or reference_model is not None) as comparison,
+        ):
+            unmeasured = _evaluate(run, output, policy, comparison, robustness=robustness)
+    except InputError as error:
+        fail(str(error), status=2)
+    except (EvaluationError, DeepfakeError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
+    sys.exit(1 if unmeasured else 0)
+
+
+def _loaded(policy_file: Path) -> DecisionPolicy:
+    try:
+        return DecisionPolicy.load(policy_file)
+    except DeepfakeError as error:
+        fail(str(error), status=2)
+
+
+def _evaluate(
+    run: EvaluationRun,
+    output: Path,
+    policy: DecisionPolicy | None,
+    comparison: Comparison | None,
+    *,
+    robustness: bool,
+) -> int:
+    """Classify, measure, write the results and print the report; how many files could not be measured."""
+    from deepfake_evaluation import report
+    from deepfake_evaluation.damages import DAMAGES
+    from deepfake_evaluation.decisions import decide_all, decisions_part, require_fit
+    from deepfake_evaluation.measures import collect, measure
+    from deepfake_evaluation.output import staged_results
+    from deepfake_evaluation.results import write_results
+    from deepfake_evaluation.robustness import UNDAMAGED, measure_robustness, robustness_part, row
+
+    if policy is not None:
+        require_fit(policy, run.model)
+    if run.note:
+        say(run.note)
+    if note := run.folder.left_out_note:
+        say(note)
+    with image_bar("Classifying", run.folder.count) as advance:
+        answers = run.classify(advance)
+    sample = collect(answers, run.model.labels)
+    measures = measure(sample)
+    parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
+    rows = []
+    if robustness:
+        with image_bar("Classifying damaged images", lambda: sample.images * len(DAMAGES)) as advance:
+            undamaged = row(UNDAMAGED, "", sample, measures)
+            rows = measure_robustness(run, answers, undamaged, advance)
+        parts.append(robustness_part(rows))
+    if policy is not None:
+        parts.append(decisions_part(decide_all(answers, run.model.labels, policy), policy))
+    if comparison is not None:
+        with image_bar("Asking transformers", lambda: len(answers)) as advance:
+            parts.append(comparison.measure(answers, run.folder.path, advance))
+    with staged_results(output) as folder:
+        write_results(folder, run.model, answers, sample, measures, rows, parts)
+    _print([report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"])
+    return len(sample.unreadable) + sum(len(row.failed) for row in rows)
+
+
+@contextmanager
+def _comparison(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterator[Comparison | None]:
+    """The reference, loaded before hours of classifying, where one is wanted."""
+    if not wanted:
+        yield None
+        return
+    from deepfake_evaluation.reference import open_comparison
+
+    with ExitStack() as stack:
+        try:
+            with StepProgress() as progress:
+                comparison = stack.enter_context(open_comparison(run.model, named, progress))
+        except ModuleNotFoundError as error:
+            fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")
+        yield comparison
+
+
+def _print(paragraphs: list[str]) -> None:
+    if sys.stdout is None:
+        fail("there is no standard output to write to")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # labels may be outside its encoding
+    click.echo("\n\n".join(filter(None, paragraphs)))

@@ -1,0 +1,139 @@
+"""How a decision policy does on labelled images: what it decides, how often it is wrong, and what it leaves open."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from deepfake_client import DecisionPolicy
+from deepfake_client._policy import DEEPFAKE, REAL, UNSURE
+from deepfake_client._policy_guard import PolicyGuard
+
+from .errors import InputError
+from .intervals import Interval, proportion
+from .predictions import Prediction
+from .reliability import reliability
+from .report import Part
+from .served_model import STAND_IN, ServedModel
+
+DECISIONS = (DEEPFAKE, REAL, UNSURE)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions on a sample of images that have scores.
+
+    Attributes:
+        counts: images by true label and decision.
+        calibration_error: expected, of the calibrated probability of "Deepfake", as `reliability` has it.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    calibration_error: float
+
+    @property
+    def images(self) -> int:
+        """How many have scores."""
+        return sum(sum(row.values()) for row in self.counts.values())
+
+    @property
+    def unsure(self) -> int:
+        """Images left undecided."""
+        return sum(row[UNSURE] for row in self.counts.values())
+
+    @property
+    def decided(self) -> int:
+        """Images with a decision for one of the labels."""
+        return self.images - self.unsure
+
+    @property
+    def right(self) -> int:
+        """Images whose decision is their label."""
+        return self.counts[DEEPFAKE][DEEPFAKE] + self.counts[REAL][REAL]
+
+    def images_of(self, label: str) -> int:
+        """Images of one kind."""
+        return sum(self.counts[label].values())
+
+    def errors(self, label: str) -> int:
+        """Images of one kind that were taken for the other."""
+        return self.counts[label][REAL if label == DEEPFAKE else DEEPFAKE]
+
+
+def decide_all(predictions: Iterable[Prediction], labels: tuple[str, str], policy: DecisionPolicy) -> Decisions:
+    """The decisions of `policy` on the predictions that have scores; at least one has.
+
+    Args:
+        predictions: of images of either kind.
+        labels: the order of their scores.
+    """
+    counts = {label: dict.fromkeys(DECISIONS, 0) for label in (DEEPFAKE, REAL)}
+    truth, probabilities = array("b"), array("d")
+    for each in predictions:
+        if each.scores is not None:
+            scores = dict(zip(labels, each.scores, strict=True))
+            counts[each.label][policy.decide(scores)] += 1
+            truth.append(each.label == DEEPFAKE)
+            probabilities.append(policy.probability(scores))
+    diagram = reliability(np.frombuffer(truth, np.bool_), np.frombuffer(probabilities, np.float64))
+    return Decisions(counts, diagram.expected_calibration_error)
+
+
+def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
+    """What the policy does on the images, for the report."""
+    decided = proportion(decisions.right, decisions.decided) if decisions.decided else None
+    photos, deepfakes = (_error_rate(decisions, label) for label in (REAL, DEEPFAKE))
+    unsure = proportion(decisions.unsure, decisions.images)
+    lines = [
+        f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
+        f"Right where decided {decided or '-'}, {decisions.right} of {decisions.decided}",
+        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
+        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
+        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
+    ]
+    if policy.stand_in:
+        lines.insert(0, f"Policy fitted to {STAND_IN}")
+    figures = {
+        "policy": dataclasses.asdict(policy),
+        "counts": {label: dict(row) for label, row in decisions.counts.items()},
+        "unsure": unsure._asdict(),
+        "accuracy_of_decided": decided and decided._asdict(),
+        "photos_called_deepfake": photos._asdict(),
+        "deepfakes_called_real": deepfakes._asdict(),
+        "expected_calibration_error": decisions.calibration_error,
+    }
+    return Part("decisions", figures, "\n".join(lines))
+
+
+def require_labels(model: ServedModel) -> None:
+    """Refuse a model whose classes have other names, which no policy decides between.
+
+    Raises:
+        InputError: naming them.
+    """
+    if set(model.labels) != {DEEPFAKE, REAL}:
+        names = " and ".join(f"«{label}»" for label in model.labels)
+        raise InputError(f"{model.name}: its labels are {names}; a policy decides between «{DEEPFAKE}» and «{REAL}»")
+
+
+def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
+    """Refuse a policy that was fitted for other weights, as the client does.
+
+    Raises:
+        PolicyMismatchError: naming both.
+        InputError: the model has other labels.
+    """
+    require_labels(model)
+    guard = PolicyGuard(policy, time.monotonic)
+    if not guard.asks_nothing:
+        version = model.version if model.provenance is None else model.provenance.model_version
+        guard.compare(version, version, model.provenance)
+
+
+def _error_rate(decisions: Decisions, label: str) -> Interval:
+    """Share of one kind, the undecided included, that was taken for the other."""
+    return proportion(decisions.errors(label), decisions.images_of(label))

@@ -1,0 +1,1 @@
+"""Load, capacity, observability and the studies behind the figures of the documents."""

@@ -1,0 +1,1 @@
+"""Studies, each started by `python -m loadtests.studies.NAME`."""

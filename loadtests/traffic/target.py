@@ -1,0 +1,122 @@
+"""The server under test, as the users of one protocol in one process see it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+
+import grpc.experimental.gevent
+from deepfake_client import DeepfakeClient, DeepfakeError
+
+from loadtests.traffic.causes import cause_of, wrong
+from loadtests.traffic.known_answers import alike, ask, learn, read
+from loadtests.traffic.pool import pool_for
+from loadtests.traffic.stream import Item, Stream
+
+from .options import TrafficOptions
+
+_log = logging.getLogger("loadtests")
+
+# One for each request on its way: HTTP carries one at a time, and none may wait here for a connection.
+_CONNECTIONS = 100_000
+_LATE_SECONDS = 0.1
+
+
+class RequestFailedError(Exception):
+    """What Locust's table of failures shows: the cause alone."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Target:
+    """A client, what it sends and what it knows of the answers; shared by all users of a class in this process.
+
+    One client for each URL, because that is how a service uses it: one gRPC channel, or a pool of HTTP connections of
+    which each request on its way has one to itself. Without retries, and without the client's own choice among replicas,
+    so that every failure is seen and a deadline is the whole of it. Its locks, sockets and channel are gevent's after
+    Locust's monkey patching; gRPC's own core has to be told, in each process and before its first channel, which is why
+    that is done here and not where a fork may follow.
+
+    Raises:
+        ValueError: the file of known answers cannot be used.
+        DeepfakeError: the server does not answer.
+    """
+
+    def __init__(self, urls: Sequence[str], options: TrafficOptions) -> None:
+        grpc.experimental.gevent.init_gevent()
+        self._options = options
+        self._clients = [
+            DeepfakeClient(
+                url,
+                decode="server" if options.payload == "image" else "client",
+                timeout=options.deadline_seconds,
+                tls=options.credentials.tls,
+                token=options.credentials.token,
+                max_retries=0,
+                max_connections=_CONNECTIONS,
+            )
+            for url in urls
+        ]
+        try:
+            # Asked of each, so that none has to ask under load.
+            labels = {frozenset(client.model_info().labels) for client in self._clients}
+            if len(labels) > 1:
+                raise ValueError("the replicas serve models with different labels")
+            (self._labels,) = labels
+            if options.known_answers:
+                known = read(options.known_answers, options.payload)
+            else:
+                known = learn(self._clients[0], options.payload, options.deadline_seconds) if options.known_rate else []
+        except (DeepfakeError, ValueError):
+            self._close_clients()
+            raise
+        if known and alike(known, options.score_tolerance):
+            _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
+        self.stream = Stream(
+            pool_for(options.payload, options.image_side),
+            known,
+            repeat_rate=options.repeat_rate,
+            known_rate=options.known_rate,
+        )
+        self._turn = itertools.cycle(self._clients)
+        self._latest = 0.0
+        self._told: set[str] = set()
+
+    def send(self, item: Item) -> RequestFailedError | None:
+        """Sends an image and judges the answer."""
+        try:
+            verdict = ask(next(self._turn), item.payload, self._options.deadline_seconds)
+        except DeepfakeError as error:
+            return self._failed(cause_of(error), str(error))
+        cause = wrong(verdict, item.known, self._labels, self._options.score_tolerance)
+        if cause is None:
+            return None
+        expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"
+        return self._failed(cause, f"{dict(verdict.scores)} in place of {expected}")
+
+    def left(self, due: float) -> None:
+        """Notes how late, by time.perf_counter(), a request leaves that was due then."""
+        self._latest = max(self._latest, time.perf_counter() - due)
+
+    def close(self) -> None:
+        if self._latest > _LATE_SECONDS:
+            _log.warning(
+                "requests left up to %.0f ms after they were due, which is in their latency: this process cannot keep up "
+                "with --rate; spread the users over more with --processes",
+                self._latest * 1000,
+            )
+        self._close_clients()
+
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+
+    def _failed(self, cause: str, example: str) -> RequestFailedError:
+        """The failure; the log has one example of each cause, the table only counts them."""
+        if cause not in self._told:
+            self._told.add(cause)
+            _log.warning("%s, for the first time: %s", cause, example)
+        return RequestFailedError(cause)

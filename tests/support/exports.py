@@ -1,0 +1,43 @@
+"""Helping hands for tests that export."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from deepfake_deploy.export.torchscript import deserialise
+
+from tests.support.project import ROOT
+
+
+class SilentProgress:
+    """An export's progress, shown to nobody."""
+
+    def step(self, description: str) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def exported_files(repository: Path) -> tuple[Path, Path]:
+    """model.pt and provenance.json of a repository."""
+    folder = repository / "deepfake_vs_real" / "1"
+    return folder / "model.pt", folder / "provenance.json"
+
+
+def load_exported(repository: Path) -> torch.jit.ScriptModule:
+    """The exported module, on the CPU."""
+    return deserialise(exported_files(repository)[0].read_bytes(), torch.device("cpu"))
+
+
+def copy_repository(target: Path) -> Path:
+    """A copy of model_repository/ without the weights that somebody may have exported into it."""
+
+    def exported(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder).name == "deepfake_vs_real" and name.lstrip(".")[0].isdigit()]
+
+    return Path(shutil.copytree(ROOT / "model_repository", target, ignore=exported))
