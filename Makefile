@@ -14,8 +14,8 @@ PIP_ARGS ?=
 IMAGES ?=
 ARGS ?=
 # Each has a Triton of its own; most of a test's time is waiting for one. TEST_PROCESSES=0: all in one, for a debugger.
-# Side by side on two cores a server can be late: a test that fails is run once more, and the report counts it as rerun.
 TEST_PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # What `make serve` listens on.
 HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 
@@ -23,7 +23,7 @@ HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults dashboard observe overload loadtest capacity tune ceiling bench-gpu peers referee lint format serve scan clean
+.PHONY: help demo test test-all faults dashboard observe overload loadtest capacity tune ceiling bench-gpu peers referee lint format serve scan clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,13 +31,17 @@ help: ## list these targets
 demo: $(VENV)/.demo ## install, export, serve, and classify a few images over gRPC and HTTP (IMAGES='photo.jpg folder/')
 	@$(BIN)/python -m deepfake_cli demo $(IMAGES)
 
-test: $(VENV)/.dev ## install what the tests need and run them all (ARGS=… goes to pytest)
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --reruns 1 $(ARGS)
+test: $(VENV)/.dev ## install what the tests need and run those that answer quickly: 5 minutes (ARGS=… goes to pytest)
+	@$(PYTEST) -m 'not slow' $(ARGS)
 
-lint: $(VENV)/.dev ## formatting, lints and types
+test-all: $(VENV)/.dev ## run all tests, with those that kill, drain, install and drive a browser: 15 minutes
+	@$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.dev ## formatting, lints, types, and that imports run down
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 faults: $(VENV)/.dev ## break a real server seven ways, and see which alerts fire (needs Debian's prometheus)
 	@$(BIN)/python -m loadtests.observability.faults $(ARGS)

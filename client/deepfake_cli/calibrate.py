@@ -11,7 +11,7 @@ from deepfake_client import DeepfakeError
 
 from .connection import Server, concurrency_option, server_options
 from .console import INTERRUPTED, fail, say
-from .given_path import GivenPath
+from .parameters import GivenPath
 from .progress import image_bar
 
 _SHOWN = 20  # files without a verdict that are named

@@ -14,7 +14,7 @@ from .connection import Server, concurrency_option, server_options
 from .console import fail
 from .files import list_files
 from .formats import WRITERS, Writer
-from .given_path import GivenPath
+from .parameters import GivenPath
 from .progress import image_progress
 
 

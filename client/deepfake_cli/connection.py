@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from deepfake_client import DeepfakeClient, DeepfakeError
+from deepfake_client import DeepfakeClient, DeepfakeError, InvalidArgumentError, TLSConfig
 
 from .console import fail
-from .credentials import CredentialFiles
-from .given_path import GivenPath
+from .parameters import GivenPath
 
 _T = TypeVar("_T")
+_SECURE = ("grpcs://", "https://")
 
 _OPTIONS = (
     click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https."),
@@ -37,6 +37,51 @@ _OPTIONS = (
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFiles:
+    """What proves to a server who calls, as files; holds no secret itself, so it may be shown and pickled.
+
+    Attributes:
+        tls_ca: certificates to trust in place of the default ones, PEM.
+        tls_cert, tls_key: the caller's certificate and its key, PEM, for mutual TLS.
+        token_file: its text is the bearer token; read before each request, so that it can be renewed.
+    """
+
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+
+    def check(self, urls: Sequence[str]) -> None:
+        """Whether the files can be used with `urls`.
+
+        Raises:
+            InvalidArgumentError: they cannot; names files, and never what is in them.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InvalidArgumentError("a TLS certificate and its key go together; name both, or neither")
+        if (tls := self.tls) is not None:
+            plain = next((url for url in urls if not url.startswith(_SECURE)), None)
+            if plain is not None:
+                raise InvalidArgumentError(f"{plain}: TLS files are for grpcs:// and https:// URLs")
+            tls.ssl_context()
+        if self.token_file is not None:
+            _read_token(self.token_file)
+
+    @property
+    def tls(self) -> TLSConfig | None:
+        """For the client's `tls=`; None where no file is named."""
+        if self.tls_ca is None and self.tls_cert is None and self.tls_key is None:
+            return None
+        return TLSConfig(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def token(self) -> Callable[[], str] | None:
+        """For the client's `token=`; None where no file is named."""
+        file = self.token_file
+        return None if file is None else lambda: _read_token(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +136,15 @@ def server_options(command: Callable[..., _T]) -> Callable[..., _T]:
     for option in reversed(_OPTIONS):
         described = option(described)
     return described
+
+
+def _read_token(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InvalidArgumentError(f"{file}: the token cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        raise InvalidArgumentError(f"{file}: no token in it; one word of printable ASCII was expected")
+    return token

@@ -1,29 +1,49 @@
-"""Prepare weights, start the embedded Triton, classify a few images over both protocols, and say what to do next."""
+"""`deepfake demo`: from nothing to verdicts over gRPC and HTTP, in one command."""
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DeepfakeClient, Failure, Verdict
-from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-from deepfake_deploy.export import STAND_IN, ExportError
+from PIL import Image, ImageDraw, ImageFilter
 
 from .console import fail, say, waiting
-from .demo_weights import prepare_weights
-from .drawings import draw_faces
 from .files import list_files
-from .here import deepfake_command
+from .parameters import GivenPath
 from .progress import StepProgress
+
+if TYPE_CHECKING:
+    from deepfake_deploy.export import Progress
+
+HUB_PATIENCE_SECONDS = 20.0
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--repository", type=click.Path(path_type=Path), default=Path("model_repository"), show_default=True)
+@click.argument("paths", nargs=-1, metavar="[PATH]…", type=GivenPath())
+@click.option(
+    "--repository",
+    type=GivenPath(),
+    default=Path("model_repository"),
+    show_default=True,
+    help="Model repository to serve; without weights it gets some.",
+)
 def command(paths: tuple[Path, ...], repository: Path) -> None:
-    """Classify PATHS (images, or folders of them) end to end; without any, a few drawings."""
+    """Prepare weights, start Triton, classify each PATH (an image or a folder) over both protocols, and stop.
+
+    Without a PATH it draws a few pictures.
+    """
+    try:
+        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+        from deepfake_deploy.export import STAND_IN, ExportError
+    except ModuleNotFoundError as error:
+        fail(f"demo needs {error.name}; pip install 'deepfake-vs-real[export,serve]'")
     try:
         with StepProgress() as progress:
             weights, sentence = prepare_weights(repository, progress)
@@ -34,22 +54,89 @@ def command(paths: tuple[Path, ...], repository: Path) -> None:
     except (ExportError, EmbeddedTritonError) as error:
         fail(str(error))
     try:
-        complete = _classify(server, paths, stand_in=weights == STAND_IN)
+        complete = _classify([server.grpc_url, server.http_url], paths, stand_in=weights == STAND_IN)
     finally:
         server.stop()
-    click.echo("\nThis server has stopped. To start one that stays:  " + deepfake_command("serve"))
-    click.echo("and, in another terminal:                           " + deepfake_command("classify PATH…"))
+    click.echo(f"\nThis server has stopped. To start one that stays:  {deepfake_command('serve')}")
+    click.echo(f"and, in another terminal:                           {deepfake_command('classify PATH…')}")
     sys.exit(0 if complete else 1)
 
 
-def _classify(server: EmbeddedTriton, paths: tuple[Path, ...], *, stand_in: bool) -> bool:
+def prepare_weights(repository: Path, progress: Progress) -> tuple[str, str]:
+    """Make sure that the repository has a model to serve: what is there, else the Hub's, else the stand-in.
+
+    Returns:
+        What it serves ("checkpoint" or "stand-in"), and a sentence about how it came to that.
+
+    Raises:
+        ExportError: the Hub answered and the export failed, or the repository cannot be written.
+    """
+    from deepfake_deploy.export import DEFAULT_MODEL, STAND_IN, HubUnreachableError, export_model
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    weights = _weights_of(repository)
+    if weights not in (None, STAND_IN):
+        return str(weights), f"Serving the weights that are in {repository}."
+    try:
+        if not HF_HUB_OFFLINE:  # else the cache is asked, which answers at once
+            progress.step(f"Asking the Hugging Face Hub for {DEFAULT_MODEL}")
+            _require_hub(DEFAULT_MODEL)
+        export_model(DEFAULT_MODEL, None, None, repository, progress)
+    except HubUnreachableError:
+        if weights is None:
+            export_model(STAND_IN, None, None, repository, progress)
+        return STAND_IN, (
+            "The Hugging Face Hub cannot be reached, so this goes on with stand-in weights: seeded random numbers of "
+            "the same size and speed, whose verdicts mean nothing."
+        )
+    return "checkpoint", f"Serving {DEFAULT_MODEL}."
+
+
+def _weights_of(repository: Path) -> str | None:
+    """The "weights" of the provenance beside an exported model, None when there is no model."""
+    from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, PROVENANCE_FILE
+
+    folder = repository / MODEL_NAME / str(FIRST_VERSION)
+    if not (folder / MODEL_FILE).is_file():
+        return None
+    try:
+        return str(json.loads((folder / PROVENANCE_FILE).read_text())["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"  # somebody's own model.pt, which a demonstration must not replace
+
+
+def _require_hub(model: str) -> None:
+    """Ask the Hub for the model's entry, in a thread: a name server that never answers heeds no timeout of ours."""
+    from deepfake_deploy.export import HubUnreachableError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(model, timeout=HUB_PATIENCE_SECONDS)
+        except RepositoryNotFoundError:
+            pass  # an answer, if not the wanted one: the export will say it
+        except Exception:  # whatever it was (name server, proxy, HTTP 503), the Hub is out of reach
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, name="ask-hub", daemon=True)
+    thread.start()
+    thread.join(HUB_PATIENCE_SECONDS)
+    if not answered.is_set():
+        raise HubUnreachableError(f"{model}: the Hugging Face Hub cannot be reached")
+
+
+def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bool:
     """Print a verdict per image and protocol; False when an image got none."""
     complete = True
     with tempfile.TemporaryDirectory(prefix="deepfake-demo-") as folder:
-        images = [path for given in paths for path in list_files(given)] if paths else draw_faces(Path(folder))
+        images = [file for path in paths for file in list_files(path)] if paths else _draw_faces(Path(folder))
         if not images:
             fail(f"{', '.join(map(str, paths))}: no files in it")
-        for url in (server.grpc_url, server.http_url):
+        for url in urls:
             click.echo(f"\n{url}")
             with DeepfakeClient(url) as client:
                 for image, result in zip(images, client.classify_many(images), strict=True):
@@ -66,3 +153,34 @@ def _sentence(image: Path, result: Verdict | Failure, *, stand_in: bool) -> str:
         return f"{image}: no verdict: {result.error}"
     mark = "   [stand-in weights: meaningless]" if stand_in else ""
     return f"{image}: {result.label}, {result.score:.1%}{mark}"
+
+
+def deepfake_command(arguments: str) -> str:
+    """`.venv/bin/deepfake ARGUMENTS`, relative to the working directory: the user's shell may not find it by name."""
+    return f"{Path(sys.executable).parent / 'deepfake'} {arguments}".replace(f"{Path.cwd()}/", "")
+
+
+def _draw_faces(folder: Path) -> list[Path]:
+    """Write four cartoon faces, the same at every call: the project ships no photo of anybody."""
+    drawings: list[tuple[str, tuple[int, int], tuple[int, int, int]]] = [
+        ("drawing-1.jpg", (640, 800), (244, 208, 177)),
+        ("drawing-2.png", (512, 512), (198, 134, 92)),
+        ("drawing-3.webp", (800, 600), (121, 78, 52)),
+        ("drawing-4.jpg", (400, 400), (230, 184, 150)),
+    ]
+    for seed, (name, size, skin) in enumerate(drawings):
+        _face(random.Random(seed), skin).resize(size).save(folder / name)  # noqa: S311 - a drawing, not a secret
+    return [folder / name for name, _, _ in drawings]
+
+
+def _face(dice: random.Random, skin: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("RGB", (600, 600), tuple(dice.randrange(60, 200) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((130, 60, 470, 470), fill=tuple(dice.randrange(20, 110) for _ in range(3)))
+    draw.ellipse((160, 110, 440, 520), fill=skin)
+    for x in (235, 365):
+        draw.ellipse((x - 34, 250, x + 34, 290), fill="white")
+        draw.ellipse((x - 14, 254, x + 14, 286), fill=tuple(dice.randrange(0, 130) for _ in range(3)))
+    draw.line((300, 290, 285, 370, 315, 372), fill=tuple(channel * 3 // 4 for channel in skin), width=6)
+    draw.arc((235, 360, 365, 450), 20, 160, fill=(150, 40, 50), width=10)
+    return image.filter(ImageFilter.GaussianBlur(2))

@@ -13,7 +13,7 @@ from deepfake_client import DecisionPolicy, DeepfakeError
 
 from .connection import Server, concurrency_option, server_options
 from .console import INTERRUPTED, fail, say
-from .given_path import GivenPath
+from .parameters import GivenPath
 from .progress import StepProgress, image_bar
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import fail, say
-from .given_path import GivenPath
+from .parameters import GivenPath
 from .progress import StepProgress
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from deepfake_client import DeepfakeError
 
 from .connection import Server, server_options
 from .console import fail, say, waiting
-from .given_path import GivenPath
+from .parameters import GivenPath
 
 
 @click.command()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import fail, say, waiting
-from .given_path import GivenPath
-from .size import Size
+from .parameters import GivenPath, Size
 
 if TYPE_CHECKING:
     from deepfake_deploy.embedded import EmbeddedTriton

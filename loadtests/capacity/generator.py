@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from deepfake_cli.credentials import CredentialFiles
+from deepfake_cli.connection import CredentialFiles
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
 from loadtests.traffic.arrivals import Schedule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deepfake_cli.credentials import CredentialFiles
+from deepfake_cli.connection import CredentialFiles
 
 from loadtests.traffic.known_answers import SCORE_TOLERANCE
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES

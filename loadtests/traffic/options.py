@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from deepfake_cli.credentials import CredentialFiles
+from deepfake_cli.connection import CredentialFiles
 
 from loadtests.traffic.known_answers import SCORE_TOLERANCE
 from loadtests.traffic.pool import check_side

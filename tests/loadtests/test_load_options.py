@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deepfake_cli.credentials import CredentialFiles
+from deepfake_cli.connection import CredentialFiles
 
 from loadtests.capacity.options import check, credentials, parser
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for

@@ -1,13 +1,26 @@
-"""Amounts of memory on the command line."""
+"""Types of values on the command line."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
 _UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class GivenPath(click.ParamType[Path]):
+    """A path, existing or not; but not an empty word, which pathlib would take for the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; a usage error for an empty word."""
+        if not str(value):
+            self.fail("empty; is a variable not set?", param, ctx)
+        return Path(value)
 
 
 class Size(click.ParamType[int]):
