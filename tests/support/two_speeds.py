@@ -39,6 +39,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many of how many tests ran."""
+    if terminalreporter.config.option.collectonly:
+        return
     passed, failed, errors, skipped = (
         len(terminalreporter.stats.get(outcome, [])) for outcome in ("passed", "failed", "error", "skipped")
     )

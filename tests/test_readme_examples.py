@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type is run, against the tests' server in place of the default ports."""
+"""What the READMEs tell a reader to type is run, against the tests' server in place of the default ports."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from tests.support.project import ROOT
 from tests.support.servers import running
 
 EXAMPLE = re.compile(r"<!-- run( with TLS)? -->\n```(\w+)\n(.*?)```", re.DOTALL)
-BLOCKS = EXAMPLE.findall((ROOT / "README.md").read_text())
-PLAIN = [(language, code) for tls, language, code in BLOCKS if not tls]
-WITH_TLS = [code for tls, language, code in BLOCKS if tls]
+EXAMPLES = {
+    f"{readme.parent.relative_to(ROOT)}-{number}": found
+    for readme in sorted(ROOT.glob("README.md")) + sorted(ROOT.glob("[a-z]*/**/README.md"))
+    for number, found in enumerate(EXAMPLE.findall(readme.read_text(encoding="utf-8")), 1)
+}
+PLAIN = {name: (language, code) for name, (tls, language, code) in EXAMPLES.items() if not tls}
+WITH_TLS = [code for tls, _, code in EXAMPLES.values() if tls]
+FROM_OUTSIDE = {name: example for name, example in PLAIN.items() if "deepfake_vs_real_image" in example[1]}
 
 
-def test_the_readme_has_examples_to_run() -> None:
-    assert {language for language, _ in PLAIN} == {"python", "sh", "js"}
+def test_the_readmes_have_examples_to_run() -> None:
+    assert {language for language, _ in PLAIN.values()} == {"python", "sh", "js"}
     assert WITH_TLS
+    assert FROM_OUTSIDE
 
 
-@pytest.mark.parametrize(
-    ("language", "code"), PLAIN, ids=[f"{language}-{number}" for number, (language, _) in enumerate(PLAIN)]
-)
-def test_an_example_of_the_readme_works(triton: EmbeddedTriton, tmp_path: Path, language: str, code: str) -> None:
+@pytest.mark.parametrize(("language", "code"), PLAIN.values(), ids=PLAIN)
+def test_an_example_works(triton: EmbeddedTriton, tmp_path: Path, language: str, code: str) -> None:
     if "curl" in code:
         require_program("curl")
     code = code.replace("grpc://127.0.0.1:8001", triton.grpc_url).replace("http://127.0.0.1:8000", triton.http_url)
@@ -46,6 +50,7 @@ def test_an_example_of_the_readme_works(triton: EmbeddedTriton, tmp_path: Path, 
     run(commands[language], tmp_path)
 
 
+@pytest.mark.slow  # a server of its own
 def test_the_example_with_tls_works(repository: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("server")
@@ -57,9 +62,7 @@ def test_the_example_with_tls_works(repository: Path, tmp_path: Path) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    ("language", "code"), [(language, code) for language, code in PLAIN if "deepfake_vs_real_image" in code]
-)
+@pytest.mark.parametrize(("language", "code"), FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
 def test_callers_without_our_client_get_the_label_and_the_score_that_it_gives(
     triton: EmbeddedTriton, tmp_path: Path, language: str, code: str
 ) -> None:
