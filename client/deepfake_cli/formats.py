@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from deepfake_client import Failure, Verdict
 
@@ -13,101 +13,79 @@ ERROR = "error"
 _DECISION_WIDTH = len("Deepfake")  # the longest one
 
 
-class Writer(Protocol):
-    """Writes results one by one; `close` ends what was begun. `decisions` says whether the verdicts have one."""
+class Writer:
+    """Writes results one by one; `close` ends what was begun.
 
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None: ...
+    Args:
+        stream: where to.
+        labels: of the model's classes, by index.
+        decisions: whether the verdicts have one.
+    """
+
+    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
+        self._stream, self._labels, self._decisions = stream, labels, decisions
+        self._begun = False
 
     def write(self, result: Verdict | Failure) -> None:
-        """Write one result."""
+        """One JSON object a line."""
+        self._stream.write(json.dumps(result.to_dict()) + "\n")
 
     def close(self) -> None:
         """Write what follows the last one."""
 
 
-class TableWriter:
+class TableWriter(Writer):
     """Columns for a person: label, score, decision, source. The source comes last, as it may be long."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
-        self._stream = stream
-        self._width = max(map(len, [*labels, ERROR]))
-        self._decisions = decisions
-        self._header: str | None = f"{'label':{self._width}}  score   {self._decision('decision')}source\n"
-
     def write(self, result: Verdict | Failure) -> None:
-        """One line."""
-        if self._header is not None:
-            self._stream.write(self._header)
-            self._header = None
+        if not self._begun:
+            self._line("label", "score", "decision", "source")
+            self._begun = True
         if isinstance(result, Verdict):
-            label, score, text = result.label, f"{result.score:6.4f}", result.source or "-"
-            decision = result.decision or "-"
+            self._line(result.label, f"{result.score:6.4f}", result.decision or "-", result.source or "-")
         else:
-            label, score, text, decision = ERROR, f"{'-':6}", str(result.error), "-"
+            text = str(result.error)
             if result.source and result.source not in text:
                 text = f"{result.source}: {text}"
-        self._stream.write(f"{label:{self._width}}  {score}  {self._decision(decision)}{_printable(text)}\n")
+            self._line(ERROR, "-", "-", text)
 
-    def close(self) -> None:
-        """Nothing follows."""
-
-    def _decision(self, text: str) -> str:
-        return f"{text:{_DECISION_WIDTH}}  " if self._decisions else ""
-
-
-class JsonLinesWriter:
-    """One JSON object a line."""
-
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:  # noqa: ARG002 - all alike
-        self._stream = stream
-
-    def write(self, result: Verdict | Failure) -> None:
-        """One line."""
-        self._stream.write(json.dumps(result.to_dict()) + "\n")
-
-    def close(self) -> None:
-        """Nothing follows."""
+    def _line(self, label: str, score: str, decision: str, text: str) -> None:
+        width = max(map(len, [*self._labels, ERROR]))
+        decided = f"{decision:{_DECISION_WIDTH}}  " if self._decisions else ""
+        self._stream.write(f"{label:{width}}  {score:6}  {decided}{_printable(text)}\n")
 
 
-class JsonWriter:
+class JsonWriter(Writer):
     """One JSON array, an object a line."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:  # noqa: ARG002 - all alike
-        self._stream = stream
-        self._before = "[\n"
-
     def write(self, result: Verdict | Failure) -> None:
-        """One element."""
-        self._stream.write(f"{self._before}  {json.dumps(result.to_dict())}")
-        self._before = ",\n"
+        self._stream.write(f"{',' if self._begun else '['}\n  {json.dumps(result.to_dict())}")
+        self._begun = True
 
     def close(self) -> None:
-        """The end of the array."""
-        self._stream.write("[]\n" if self._before == "[\n" else "\n]\n")
+        self._stream.write("\n]\n" if self._begun else "[]\n")
 
 
-class CsvWriter:
+class CsvWriter(Writer):
     """A header, then a row each: source, label, a score per label, model, model_version, decision, error."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
+        super().__init__(stream, labels, decisions=decisions)
         decision = ["decision"] if decisions else []
         columns = ["source", "label", *labels, "model", "model_version", *decision, "error"]
         self._rows = csv.DictWriter(stream, columns, lineterminator="\n")
         self._rows.writeheader()
 
     def write(self, result: Verdict | Failure) -> None:
-        """One row."""
         row = result.to_dict()
         self._rows.writerow({**row.pop("scores", {}), **row})
 
-    def close(self) -> None:
-        """Nothing follows."""
 
-
+#: By the name that --format takes.
 WRITERS: dict[str, type[Writer]] = {
     "table": TableWriter,
     "json": JsonWriter,
-    "jsonl": JsonLinesWriter,
+    "jsonl": Writer,
     "csv": CsvWriter,
 }
 
