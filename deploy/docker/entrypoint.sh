@@ -1,6 +1,5 @@
 #!/bin/sh
-# Starts tritonserver as the container's first process, so that SIGTERM reaches it. @random at the end of an argument becomes
-# a key that is drawn here and told to nobody: an API that is restricted to its bearer is closed.
+# tritonserver as the container's first process. A key that is told to nobody takes the place of @random.
 set -eu
 read -r key < /proc/sys/kernel/random/uuid
 for argument in "$@"; do

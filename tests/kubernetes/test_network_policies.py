@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
-from tests.support.manifests import container_ports
 from tests.support.network import Peer, admitted
-from tests.support.rendering import Rendering
+from tests.support.rendering import Rendering, container_ports, each
 
 PORTS = (8000, 8001, 8002, 5557)
 OUTSIDE = Peer(address="203.0.113.7")
@@ -25,8 +25,8 @@ API_SERVER = Peer(address="10.96.0.1")
 NEIGHBOUR = Peer({"app": "debug"}, "deepfake")
 
 
-def pod(rendering: Rendering, kind: str, name: str) -> Peer:
-    template = rendering.named(kind, name)["spec"]["template"]
+def pod(rendering: Rendering, name: str) -> Peer:
+    template = rendering.pod_templates[name]
     return Peer(template["metadata"]["labels"], "deepfake", ports=container_ports(template["spec"]["containers"][0]))
 
 
@@ -35,44 +35,40 @@ def open_ports(rendering: Rendering, source: Peer, target: Peer) -> list[int]:
     return [port for port in PORTS if admitted(policies, source, target, port)]
 
 
-def test_callers_reach_inference_and_prometheus_the_metrics(renderings: list[Rendering]) -> None:
-    for rendering in renderings:
-        triton = pod(rendering, "Deployment", "triton")
-        assert open_ports(rendering, CALLER, triton) == [8000, 8001], rendering
-        assert open_ports(rendering, PROMETHEUS, triton) == [8002], rendering
-        for source in (STRANGER, GRAFANA, FALSE_PROMETHEUS, OUTSIDE, NEIGHBOUR, triton):
-            assert open_ports(rendering, source, triton) == [], f"{source} in {rendering}"
-        assert not admitted(rendering.of_kind("NetworkPolicy"), CALLER, triton, 8001, "UDP")
+@each
+def test_callers_reach_inference_and_prometheus_the_metrics(rendering: Rendering) -> None:
+    triton = pod(rendering, "Deployment triton")
+    assert open_ports(rendering, CALLER, triton) == [8000, 8001]
+    assert open_ports(rendering, PROMETHEUS, triton) == [8002]
+    for source in (STRANGER, GRAFANA, FALSE_PROMETHEUS, OUTSIDE, NEIGHBOUR, triton):
+        assert open_ports(rendering, source, triton) == [], source
+    assert not admitted(rendering.of_kind("NetworkPolicy"), CALLER, triton, 8001, "UDP")
 
 
-def test_triton_calls_nobody(renderings: list[Rendering]) -> None:
-    for rendering in renderings:
-        triton, policies = pod(rendering, "Deployment", "triton"), rendering.of_kind("NetworkPolicy")
-        for target in (DNS, NODE_DNS, METADATA, API_SERVER, OUTSIDE, CALLER):
-            for port in (53, 80, 443, 6443):
-                for protocol in ("TCP", "UDP"):
-                    assert not admitted(policies, triton, target, port, protocol), f"{target} in {rendering}"
+@each
+def test_triton_calls_nobody(rendering: Rendering) -> None:
+    triton, policies = pod(rendering, "Deployment triton"), rendering.of_kind("NetworkPolicy")
+    targets = (DNS, NODE_DNS, METADATA, API_SERVER, OUTSIDE, CALLER)
+    for target, port, protocol in itertools.product(targets, (53, 80, 443, 6443), ("TCP", "UDP")):
+        assert not admitted(policies, triton, target, port, protocol), target
 
 
-def test_the_load_generator_reaches_triton_its_master_and_dns(renderings: list[Rendering]) -> None:
-    checked = 0
-    for rendering in renderings:
-        if "loadtest" not in rendering.components:
-            continue
-        checked += 1
-        policies, triton = rendering.of_kind("NetworkPolicy"), pod(rendering, "Deployment", "triton")
-        master, worker = pod(rendering, "Job", "locust-master"), pod(rendering, "Job", "locust-worker")
-        assert open_ports(rendering, worker, triton) == open_ports(rendering, master, triton) == [8000, 8001]
-        assert open_ports(rendering, worker, master) == [5557]
-        for stranger in (CALLER, STRANGER, PROMETHEUS, OUTSIDE, NEIGHBOUR, triton):
-            assert open_ports(rendering, stranger, master) == []
-        for names in (DNS, NODE_DNS):
-            assert admitted(policies, worker, names, 53, "UDP")
-            assert admitted(policies, worker, names, 53, "TCP")
-            assert not admitted(policies, worker, names, 443)
-        for target in (METADATA, API_SERVER, OUTSIDE, CALLER):
-            assert not any(admitted(policies, worker, target, port) for port in (53, 80, 443))
-    assert checked
+@each
+def test_the_load_generator_reaches_triton_its_master_and_dns(rendering: Rendering) -> None:
+    if "loadtest" not in rendering.components:
+        return
+    policies, triton = rendering.of_kind("NetworkPolicy"), pod(rendering, "Deployment triton")
+    master, worker = pod(rendering, "Job locust-master"), pod(rendering, "Job locust-worker")
+    assert open_ports(rendering, worker, triton) == open_ports(rendering, master, triton) == [8000, 8001]
+    assert open_ports(rendering, worker, master) == [5557]
+    for stranger in (CALLER, STRANGER, PROMETHEUS, OUTSIDE, NEIGHBOUR, triton):
+        assert open_ports(rendering, stranger, master) == [], stranger
+    for names in (DNS, NODE_DNS):
+        assert admitted(policies, worker, names, 53, "UDP")
+        assert admitted(policies, worker, names, 53, "TCP")
+        assert not admitted(policies, worker, names, 443)
+    for target in (METADATA, API_SERVER, OUTSIDE, CALLER):
+        assert not any(admitted(policies, worker, target, port) for port in (53, 80, 443)), target
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,18 @@
-"""What no schema says about the pods of each combination: that they do what Triton and Kubernetes expect of them."""
+"""What no schema says about pods: that they do what Triton and Kubernetes expect of them, in each combination."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
-from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
+from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 
-from tests.support.every_combination import each
-from tests.support.manifests import (
-    argument,
-    arguments,
-    container_ports,
-    gibibytes,
-    pod_templates,
-    triton_container,
-    triton_pod,
-)
 from tests.support.project import ROOT
-from tests.support.rendering import KUBERNETES, Rendering
-from tests.support.schemas import KUBERNETES_VERSIONS, errors
+from tests.support.rendering import KUBERNETES, Rendering, argument, arguments, container_ports, each
+from tests.support.schemas import KUBERNETES_VERSIONS, error
 
 # What Triton answers at its HTTP port about itself.
 READY, LIVE = "/v2/health/ready", "/v2/health/live"
@@ -34,55 +26,62 @@ RESOLUTION_PAUSE_SECONDS = 5
 # Unloading the models and ending the Python processes: 4 s were seen on a loaded machine.
 UNLOADING_SECONDS = 15
 
+GIBIBYTES = {"Gi": 1.0, "Mi": 1 / 1024}
+
 
 @each
 def test_triton_listens_where_the_ports_and_probes_say(rendering: Rendering) -> None:
-    container = triton_container(rendering)
+    container = rendering.triton
     ports = container_ports(container)
     for name in ("http", "grpc", "metrics"):
         assert int(argument(container, f"--{name}-port")) == ports[name]
-    paths = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
-    assert paths == {
-        "startupProbe": {"path": READY, "port": "http"},
-        "readinessProbe": {"path": READY, "port": "http"},
-        "livenessProbe": {"path": LIVE, "port": "http"},
-    }
+    probes = {"startupProbe": READY, "readinessProbe": READY, "livenessProbe": LIVE}
+    for probe, path in probes.items():
+        assert container[probe]["httpGet"] == {"path": path, "port": "http"}
     # Liveness waits longer than readiness: a busy pod loses its traffic before it is killed.
-    budgets = {probe: container[probe]["periodSeconds"] * container[probe]["failureThreshold"] for probe in paths}
+    budgets = {probe: container[probe]["periodSeconds"] * container[probe]["failureThreshold"] for probe in probes}
     assert budgets["readinessProbe"] < budgets["livenessProbe"] < budgets["startupProbe"]
 
 
 @each
 def test_no_flag_is_given_twice(rendering: Rendering) -> None:
-    for flag, values in arguments(triton_container(rendering)).items():
+    for flag, values in arguments(rendering.triton["args"]).items():
         if flag == "--http-restricted-api":  # one group of APIs in each
-            apis = [api for value in values for api in value.partition(":")[0].split(",")]
+            apis = restricted(values)
             assert len(apis) == len(set(apis))
-        elif flag == "--rate-limit-resource":  # one resource in each
-            resources = [value.partition(":")[0] for value in values]
-            assert len(resources) == len(set(resources))
         else:
             assert len(values) == 1, flag
 
 
-@each
-def test_instances_take_turns_as_in_the_embedded_server(rendering: Rendering) -> None:
-    assert [given for given in triton_container(rendering)["args"] if "--rate-limit" in given] == [
-        *RATE_LIMIT_ARGUMENTS
-    ]
+def restricted(values: list[str]) -> list[str]:
+    return [api for value in values for api in value.partition(":")[0].split(",")]
+
+
+def test_deepfake_serve_gives_its_server_the_same_arguments(cpu: Rendering, triton: EmbeddedTriton) -> None:
+    """All that both pass, but for places, ports and the time that a stop may take."""
+    command_line = Path(f"/proc/{triton.pid}/cmdline").read_text().rstrip("\0").split("\0")[1:]
+    served, pod = arguments(command_line), arguments(cpu.triton["args"])
+    apis = {"--http-restricted-api", "--grpc-restricted-protocol"}
+    for flag in apis:
+        assert restricted(served[flag]) == restricted(pod[flag])
+    own = {"--model-repository", "--http-port", "--grpc-port", "--metrics-port", "--exit-timeout-secs"}
+    shared = served.keys() & pod.keys() - apis - own
+    assert {flag: served[flag] for flag in shared} == {flag: pod[flag] for flag in shared}
+    assert {"--model-control-mode", "--rate-limit", "--rate-limit-resource", "--model-config-name"} <= shared
+    environment = {variable["name"]: variable.get("value") for variable in cpu.triton["env"]}
+    assert TORCH_ENVIRONMENT.items() <= environment.items()
 
 
 @each
 def test_the_grace_period_is_as_long_as_what_must_happen_in_it(rendering: Rendering) -> None:
-    pod, container = triton_pod(rendering), triton_container(rendering)
-    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    exit_timeout = int(argument(container, "--exit-timeout-secs"))
-    grace = pod["terminationGracePeriodSeconds"]
+    pause = rendering.triton["lifecycle"]["preStop"]["sleep"]["seconds"]
+    exit_timeout = int(argument(rendering.triton, "--exit-timeout-secs"))
+    grace = rendering.triton_pod["terminationGracePeriodSeconds"]
     if "spot" in rendering.components:
-        assert pause + exit_timeout <= grace <= 25  # what Google gives, the least of the three clouds
+        assert pause + exit_timeout <= grace <= 25
         return
     assert grace >= pause + exit_timeout + UNLOADING_SECONDS
-    age = int(argument(container, "--grpc-max-connection-age")) / 1000
+    age = int(argument(rendering.triton, "--grpc-max-connection-age")) / 1000
     assert pause >= DNS_SECONDS + age * CONNECTION_AGE_JITTER + RESOLUTION_PAUSE_SECONDS
     assert exit_timeout > longest_wait_seconds("configs/cpu.pbtxt" if rendering.overlay == "cpu" else "config.pbtxt")
 
@@ -97,7 +96,7 @@ def longest_wait_seconds(configuration: str) -> float:
 @each
 def test_every_container_is_restricted(rendering: Rendering) -> None:
     accounts = {found["metadata"]["name"]: found for found in rendering.of_kind("ServiceAccount")}
-    for name, template in pod_templates(rendering):
+    for name, template in rendering.pod_templates.items():
         check_restricted(name, template["spec"])
         assert accounts[template["spec"]["serviceAccountName"]]["automountServiceAccountToken"] is False
     labels = rendering.named("Namespace", "deepfake")["metadata"]["labels"]
@@ -125,48 +124,43 @@ def check_restricted(name: str, pod: dict[str, Any]) -> None:
 
 @each
 def test_one_gpu_per_pod_or_none(rendering: Rendering) -> None:
-    pod, resources = triton_pod(rendering), triton_container(rendering)["resources"]
-    tolerated = {toleration["key"] for toleration in pod.get("tolerations", [])}
+    resources = rendering.triton["resources"]
+    tolerated = {toleration["key"] for toleration in rendering.triton_pod.get("tolerations", [])}
     if rendering.overlay == "cpu":
         assert "nvidia.com/gpu" not in resources["requests"] | resources["limits"]
         assert "nvidia.com/gpu" not in tolerated
-        assert argument(triton_container(rendering), "--model-config-name") == "cpu"
+        assert argument(rendering.triton, "--model-config-name") == "cpu"
     else:
         assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == "1"
         assert "nvidia.com/gpu" in tolerated
-        assert "--model-config-name" not in arguments(triton_container(rendering))
+        assert "--model-config-name" not in arguments(rendering.triton["args"])
 
 
 @each
 def test_what_is_written_at_run_time_fits_the_memory(rendering: Rendering) -> None:
-    container, volumes = (
-        triton_container(rendering),
-        {volume["name"]: volume for volume in triton_pod(rendering)["volumes"]},
-    )
+    container = rendering.triton
+    volumes = {volume["name"]: volume for volume in rendering.triton_pod["volumes"]}
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
-    shared = gibibytes(volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["sizeLimit"])
-    cache = sum(int(value.rpartition("=")[2]) for value in arguments(container).get("--cache-config", [])) / 1024**3
+    shm = volumes[mounts["/dev/shm"]["name"]]["emptyDir"]
+    assert shm["medium"] == "Memory"
+    cache = sum(int(value.rpartition("=")[2]) for value in arguments(container["args"]).get("--cache-config", []))
     # Both count as memory of the container, beside what Triton and its processes take themselves.
     own = 1 if rendering.overlay == "cpu" else 6
-    assert own + shared + cache < gibibytes(container["resources"]["limits"]["memory"])
-    written = [mount for path, mount in mounts.items() if path not in ("/dev/shm", "/tmp")]
-    assert all(mount["readOnly"] for mount in written)
+    assert own + gibibytes(shm["sizeLimit"]) + cache / 1024**3 < gibibytes(container["resources"]["limits"]["memory"])
+    assert all(mount["readOnly"] for path, mount in mounts.items() if path not in ("/dev/shm", "/tmp"))
     if "models" in volumes:
-        assert argument(container, "--model-repository") == mounts_of(mounts, "models") == "/models"
+        (path,) = (path for path, mount in mounts.items() if mount["name"] == "models")
+        assert argument(container, "--model-repository") == path == "/models"
 
 
-def mounts_of(mounts: dict[str, Any], name: str) -> str:
-    (path,) = (path for path, mount in mounts.items() if mount["name"] == name)
-    return path
+def gibibytes(quantity: str) -> float:
+    return float(quantity[:-2]) * GIBIBYTES[quantity[-2:]]
 
 
 @each
 def test_mutual_tls_closes_what_would_pass_in_the_clear(rendering: Rendering) -> None:
-    container = triton_container(rendering)
-    closed = {
-        api for value in arguments(container)["--http-restricted-api"] for api in value.partition(":")[0].split(",")
-    }
+    container = rendering.triton
+    closed = set(restricted(arguments(container["args"])["--http-restricted-api"]))
     assert {"model-repository", "shared-memory", "trace", "logging"} <= closed
     if "grpc-mtls" not in rendering.components:
         assert "inference" not in closed
@@ -185,7 +179,7 @@ def test_the_job_that_fills_the_volume_is_restricted_and_fills_the_one_that_is_m
         yaml.safe_load((component / name).read_text())
         for name in ("fill-models-job.yaml", "models-persistentvolumeclaim.yaml")
     )
-    assert all(errors(job, version) == [] for version in KUBERNETES_VERSIONS)
+    assert [error(job, version) for version in KUBERNETES_VERSIONS] == [None] * len(KUBERNETES_VERSIONS)
     check_restricted("fill-models", job["spec"]["template"]["spec"])
     (volume,) = job["spec"]["template"]["spec"]["volumes"]
     assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]

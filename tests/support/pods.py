@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deepfake_deploy.embedded.command import server_environment, write_backend_directory
 from deepfake_deploy.embedded.installation import find_installation
@@ -60,7 +59,7 @@ class Pod:
     address: str
     ports: Mapping[str, int]
     before_ready: list[object]
-    """What the readiness probe saw before its first success: a status, or the error of the connection."""
+    """What the readiness probe saw before its first success."""
     log: list[str]
 
     @property
@@ -76,8 +75,16 @@ class Pod:
         return Path(f"/proc/{self.process.pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
 
     def probe(self, path: str) -> int | str:
-        """As the kubelet does it: a status, or why there is none."""
-        return _probe(f"{self.http_url}{path}")
+        """As the kubelet does it: a status, or the name of the error of the connection."""
+        request = urllib.request.Request(f"{self.http_url}{path}", headers={"Connection": "close"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError as error:
+            return type(getattr(error, "reason", error)).__name__
 
     def terminate(self) -> None:
         """What the kubelet sends when preStop is over."""
@@ -98,70 +105,57 @@ def running_pod(
 
     `replace` gives the values of flags in REPLACED that are not found here.
     """
-    with (
-        reserved_ports(address, {"http": 0, "grpc": grpc_port, "metrics": 0}) as ports,
-        _running_pod(args, repository, folder, address, ports, replace or {}) as pod,
-    ):
-        yield pod
-
-
-@contextlib.contextmanager
-def _running_pod(
-    args: Sequence[str],
-    repository: Path,
-    folder: Path,
-    address: str,
-    ports: Mapping[str, int],
-    replace: Mapping[str, object],
-) -> Iterator[Pod]:
     installation = find_installation()
     folder.mkdir()
-    backends = write_backend_directory(folder / "backends", installation)
     (folder / "bin").mkdir()
     (folder / "bin" / "tritonserver").symlink_to(installation.binary)
-    values: dict[str, object] = {
-        "--model-repository": repository,
-        **{f"--{name}-port": port for name, port in ports.items()},
-        **replace,
-    }
-    assert set(values) <= set(REPLACED)
-    added: dict[str, object] = {"--backend-directory": backends, "--cache-directory": installation.caches}
-    added |= {f"--{name}-address": address for name in ports}
+    environment = server_environment(installation, os.environ)
+    environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"
     prefix = f"deepfake_pod_{secrets.token_hex(8)}_"
-    added["--backend-config"] = f"python,shm-region-prefix-name={prefix}"
+    with reserved_ports(address, {"http": 0, "grpc": grpc_port, "metrics": 0}) as ports:
+        replaced = {f"--{name}-port": port for name, port in ports.items()}
+        replaced |= {"--model-repository": repository, **(replace or {})}
+        added = {f"--{name}-address": address for name in ports} | {
+            "--backend-directory": write_backend_directory(folder / "backends", installation),
+            "--cache-directory": installation.caches,
+            "--backend-config": f"python,shm-region-prefix-name={prefix}",
+        }
+        process = subprocess.Popen(
+            [str(ENTRYPOINT), *_adapted(args, replaced, added)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        pod = Pod(process, address, ports, [], [])
+        reader = threading.Thread(target=_read, args=(process, pod.log), daemon=True)
+        reader.start()
+        try:
+            _wait_until_ready(pod)
+            yield pod
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            reader.join(10)
+            assert process.stdout is not None
+            process.stdout.close()
+            shutil.rmtree(folder)
+            for region in Path("/dev/shm").glob(f"{prefix}*"):
+                region.unlink(missing_ok=True)
+
+
+def _adapted(args: Sequence[str], replaced: Mapping[str, object], added: Mapping[str, object]) -> Iterator[str]:
+    """The container's arguments, for the embedded server."""
+    assert set(replaced) <= set(REPLACED)
     assert set(added) == set(ADDED)
-    command = [str(ENTRYPOINT)]
     for argument in args:
         flag, _, _ = argument.partition("=")
         if flag not in DROPPED:
-            command.append(f"{flag}={values[flag]}" if flag in values else argument)
-    command += [f"{flag}={value}" for flag, value in added.items()]
-    environment = server_environment(installation, os.environ)
-    environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    pod = Pod(process, address, ports, [], [])
-    reader = threading.Thread(target=_read, args=(process, pod.log), daemon=True)
-    reader.start()
-    try:
-        _wait_until_ready(pod)
-        yield pod
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        reader.join(10)
-        assert process.stdout is not None
-        process.stdout.close()
-        shutil.rmtree(folder)
-        for region in Path("/dev/shm").glob(f"{prefix}*"):
-            region.unlink(missing_ok=True)
+            yield f"{flag}={replaced[flag]}" if flag in replaced else argument
+    for flag, value in added.items():
+        yield f"{flag}={value}"
 
 
 def _wait_until_ready(pod: Pod) -> None:
@@ -176,17 +170,3 @@ def _wait_until_ready(pod: Pod) -> None:
 def _read(process: subprocess.Popen[str], log: list[str]) -> None:
     assert process.stdout is not None
     log.extend(process.stdout)
-
-
-def _probe(url: str) -> int | str:
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers={"Connection": "close"}), timeout=10
-        ) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except (urllib.error.URLError, OSError) as error:
-        reason: Any = getattr(error, "reason", error)
-        return type(reason).__name__

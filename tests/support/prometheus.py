@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -28,9 +27,9 @@ SCRAPE_SECONDS = 1
 class Prometheus:
     url: str
 
-    def query(self, expression: str) -> dict[str, float]:
+    def query(self, expression: str, ago_seconds: float = 0) -> dict[str, float]:
         """Value of an instant query by the label `pod`, "" where the answer has none; {} when nothing answers it."""
-        parameters = urllib.parse.urlencode({"query": expression})
+        parameters = urllib.parse.urlencode({"query": expression, "time": time.time() - ago_seconds})
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/query?{parameters}", timeout=30) as response:
                 answer = json.load(response)
@@ -42,40 +41,32 @@ class Prometheus:
 @contextlib.contextmanager
 def scraping(metrics_url: str, labels: dict[str, str], job: str, folder: Path) -> Iterator[Prometheus]:
     """Scrape `metrics_url` with the labels that its pod would have, until the end of the block."""
+    program, configuration, log = require_program("prometheus"), folder / "prometheus.yml", folder / "log"
     folder.mkdir()
-    with reserved_ports("127.0.0.1", {"web": 0}) as ports:
-        target = {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
-        configuration = {
-            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
-            "scrape_configs": [{"job_name": job, "static_configs": [target]}],
-        }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [
-                    require_program("prometheus"),
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{ports['web']}",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        found = Prometheus(f"http://127.0.0.1:{ports['web']}")
+    target = {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
+    interval = f"{SCRAPE_SECONDS}s"
+    settings = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "scrape_configs": [{"job_name": job, "static_configs": [target]}],
+    }
+    configuration.write_text(yaml.safe_dump(settings))
+    with reserved_ports("127.0.0.1", {"web": 0}) as ports, log.open("w") as output:
+        address = f"127.0.0.1:{ports['web']}"
+        command = [program, f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}"]
+        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=output, stderr=output)
         try:
-            _wait_until_ready(found, process, folder / "log")
-            yield found
+            _wait_until_ready(f"http://{address}/-/ready", process, log)
+            yield Prometheus(f"http://{address}")
         finally:
             process.kill()
             process.wait()
-            shutil.rmtree(folder)
 
 
-def _wait_until_ready(found: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{found.url}/-/ready", timeout=5).close()
+            urllib.request.urlopen(url, timeout=5).close()
             return
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

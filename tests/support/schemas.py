@@ -1,17 +1,15 @@
-"""Schemas of Kubernetes' own objects and, where they are at hand, of the custom ones."""
+"""Schemas of Kubernetes' own objects and, where they are at hand, of the operators' ones."""
 
 from __future__ import annotations
 
 import functools
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import yaml
-from kubernetes_validate.utils import schema_contents
-from referencing import Registry, Resource
 
 from tests.support.project import ROOT
 
@@ -26,39 +24,20 @@ def is_custom(manifest: dict[str, Any]) -> bool:
     return ("." in group and not group.endswith(".k8s.io")) or group == "gateway.networking.k8s.io"
 
 
-def errors(manifest: dict[str, Any], version: str) -> list[str]:
+def error(manifest: dict[str, Any], version: str) -> str | None:
     """What Kubernetes `version` finds wrong with an object of its own; unknown fields count."""
-    api = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", manifest["apiVersion"])
-    validator = _kubernetes_validator(version, f"{manifest['kind'].lower()}-{api}")
-    return [_line(error) for error in validator.iter_errors(manifest)]
+    try:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    except kubernetes_validate.ValidationError as wrong:
+        return f"{wrong.json_path}: {wrong.message[:300]}"
+    return None
 
 
-def custom_errors(manifest: dict[str, Any]) -> list[str]:
+def custom_error(manifest: dict[str, Any]) -> str | None:
     """The same for a custom object, by its definition."""
-    schemas = _custom_schemas()
-    schema = schemas[manifest["apiVersion"], manifest["kind"]]
-    return [_line(error) for error in jsonschema.Draft202012Validator(schema).iter_errors(manifest)]
-
-
-def _line(error: jsonschema.ValidationError) -> str:
-    return f"{error.json_path}: {error.message[:300]}"
-
-
-@functools.cache
-def _definitions(version: str) -> Resource[Any]:
-    return Resource.from_contents(schema_contents(f"{_folder(version)}/_definitions.json", version))
-
-
-@functools.cache
-def _kubernetes_validator(version: str, name: str) -> jsonschema.Draft202012Validator:
-    # As kubernetes_validate.validate() does it, but each file is read once.
-    schema = schema_contents(f"{_folder(version)}/{name}.json", version)
-    registry: Registry[Any] = _definitions(version) @ (Resource.from_contents(schema) @ Registry())
-    return jsonschema.Draft202012Validator(schema, registry=registry)
-
-
-def _folder(version: str) -> str:
-    return f"kubernetes-json-schema/v{version}.0-local-strict"
+    schema = _custom_schemas()[manifest["apiVersion"], manifest["kind"]]
+    wrong = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(manifest))
+    return f"{wrong.json_path}: {wrong.message[:300]}" if wrong else None
 
 
 @functools.cache

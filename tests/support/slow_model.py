@@ -1,7 +1,7 @@
 """A model that takes its time without a GPU: deepfake_vs_real's batching, and a pause in place of the network.
 
-The pause is as long as a GPU's batch would take, scaled up: (images + 2) × SECONDS_PER_IMAGE, that is, what a launch costs
-beside the images. 64 images so take 0.66 s, and the capacity is 97 images a second.
+The pause is as long as a GPU's batch would take, scaled up: (images + 2) × SECONDS_PER_IMAGE, where 2 stands for the
+launch. 64 images so take 0.66 s, and the capacity is 97 images a second.
 """
 
 from __future__ import annotations

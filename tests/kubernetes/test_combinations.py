@@ -1,19 +1,74 @@
-"""What no schema says: that the objects of each combination fit each other."""
+"""Whatever is combined, API servers and operators accept it, and its objects fit each other."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from loadtests.observability.rules import CPU_OBJECTIVES
-from tests.support.every_combination import each
-from tests.support.manifests import TRITON, argument, container_ports, pod_templates, triton_container, triton_pod
 from tests.support.network import selected
 from tests.support.project import ROOT
-from tests.support.rendering import COMPONENTS, KUBERNETES, Rendering, render
+from tests.support.rendering import (
+    COMPONENTS,
+    INCOMPATIBLE,
+    KUBERNETES,
+    OVERLAYS,
+    TRITON,
+    Rendering,
+    argument,
+    components_of,
+    container_ports,
+    each,
+    parsed,
+    render,
+)
+from tests.support.schemas import CRDS, KUBERNETES_VERSIONS, custom_error, error, is_custom
+
+
+def test_every_two_components_that_fit_are_rendered_together_on_every_overlay(renderings: list[Rendering]) -> None:
+    assert OVERLAYS == ["cpu", "gpu", "gpu-hpa", "gpu-mtls"]
+    assert len(renderings) < 40
+    for overlay, *pair in itertools.product(OVERLAYS, COMPONENTS, COMPONENTS):
+        wanted = components_of(overlay).union(pair)
+        if not any(barred <= {overlay, *wanted} for barred in INCOMPATIBLE):
+            assert any(each.overlay == overlay and wanted <= each.components for each in renderings), (overlay, pair)
+
+
+def distinct(renderings: list[Rendering], *, custom: bool) -> list[dict[str, Any]]:
+    documents = {document for rendering in renderings for document in rendering.documents}
+    return [parsed(document) for document in sorted(documents) if is_custom(parsed(document)) is custom]
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_kubernetes_accepts_every_object(renderings: list[Rendering], version: str) -> None:
+    own = distinct(renderings, custom=False)
+    assert {
+        f"{each['kind']} {each['metadata']['name']}": wrong for each in own if (wrong := error(each, version))
+    } == {}
+    assert {"Deployment", "Job", "NetworkPolicy", "HorizontalPodAutoscaler"} <= {each["kind"] for each in own}
+
+
+def test_the_operators_definitions_accept_every_custom_object(renderings: list[Rendering]) -> None:
+    if not CRDS.is_dir():
+        pytest.skip("no custom resource definitions; name a folder of them in DEEPFAKE_TEST_CRDS")
+    custom = distinct(renderings, custom=True)
+    assert {
+        f"{each['kind']} {each['metadata']['name']}": wrong for each in custom if (wrong := custom_error(each))
+    } == {}
+    assert {"ScaledObject", "PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"} == {
+        each["kind"] for each in custom
+    }
+
+
+def test_a_mistake_would_be_found(cpu: Rendering) -> None:
+    deployment = cpu.named("Deployment", "triton")
+    wrong = {**deployment, "spec": {**deployment["spec"], "replica": 1}}
+    assert "replica" in str(error(wrong, KUBERNETES_VERSIONS[-1]))
 
 
 @each
@@ -27,14 +82,14 @@ def test_all_is_in_the_namespace_that_the_overlay_names(rendering: Rendering) ->
 
 @each
 def test_selectors_match_the_pods_that_are_meant(rendering: Rendering) -> None:
-    pods = dict(pod_templates(rendering))
+    pods = rendering.pod_templates
     triton = pods["Deployment triton"]["metadata"]["labels"]
     deployment = rendering.named("Deployment", "triton")["spec"]
     # Cannot be changed once the Deployment exists: the same in every combination.
     assert deployment["selector"] == {"matchLabels": TRITON}
     assert selected(deployment["selector"], triton)
     assert rendering.named("PodDisruptionBudget", "triton")["spec"]["selector"] == {"matchLabels": TRITON}
-    for constraint in deployment["template"]["spec"]["topologySpreadConstraints"]:
+    for constraint in rendering.triton_pod["topologySpreadConstraints"]:
         assert selected(constraint["labelSelector"], triton)
     for monitor in rendering.of_kind("PodMonitor"):
         assert selected(monitor["spec"]["selector"], triton)
@@ -46,9 +101,8 @@ def test_selectors_match_the_pods_that_are_meant(rendering: Rendering) -> None:
 def test_services_reach_ports_of_the_pods_that_they_select(rendering: Rendering) -> None:
     for service in rendering.of_kind("Service"):
         selector = {"matchLabels": service["spec"]["selector"]}
-        pods = [pod for _, pod in pod_templates(rendering) if selected(selector, pod["metadata"]["labels"])]
-        assert len(pods) == 1, service["metadata"]["name"]
-        ports = container_ports(pods[0]["spec"]["containers"][0])
+        (pod,) = (pod for pod in rendering.pod_templates.values() if selected(selector, pod["metadata"]["labels"]))
+        ports = container_ports(pod["spec"]["containers"][0])
         for port in service["spec"]["ports"]:
             assert ports[port["targetPort"]] == port["port"]
     assert rendering.named("Service", "triton-headless")["spec"]["clusterIP"] == "None"
@@ -56,30 +110,30 @@ def test_services_reach_ports_of_the_pods_that_they_select(rendering: Rendering)
     assert names == {"http", "grpc"}, "metrics are for Prometheus, which goes to the pods"
     for monitor in rendering.of_kind("PodMonitor"):
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-        assert container_ports(triton_container(rendering))[endpoint["port"]] == 8002
+        assert container_ports(rendering.triton)[endpoint["port"]] == 8002
 
 
 @each
 def test_images_carry_this_projects_version_and_never_latest(rendering: Rendering) -> None:
     (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    images = [container["image"] for _, pod in pod_templates(rendering) for container in pod["spec"]["containers"]]
-    images += [volume["image"]["reference"] for volume in triton_pod(rendering)["volumes"] if "image" in volume]
+    pods = rendering.pod_templates.values()
+    images = [container["image"] for pod in pods for container in pod["spec"]["containers"]]
+    images += [volume["image"]["reference"] for volume in rendering.triton_pod["volumes"] if "image" in volume]
     # Weights of another precision are another image; with the model's own image it is the server's alone.
     suffix = "(-cpu)?" if rendering.overlay == "cpu" else ""
-    for image in images:
-        assert re.fullmatch(
-            rf"registry\.example\.com/deepfake-vs-real/(server|model|loadtest):{re.escape(version)}{suffix}", image
-        )
+    name = rf"registry\.example\.com/deepfake-vs-real/(server|model|loadtest):{re.escape(version)}{suffix}"
+    assert all(re.fullmatch(name, image) for image in images), images
 
 
 @each
 def test_budgets_and_autoscalers_aim_at_the_deployment(rendering: Rendering) -> None:
     deployment = rendering.named("Deployment", "triton")
     assert "replicas" not in deployment["spec"], "an apply would undo what the autoscaler did"
-    targets = [scaled["spec"]["scaleTargetRef"] for scaled in rendering.of_kind("ScaledObject")]
-    targets += [scaled["spec"]["scaleTargetRef"] for scaled in rendering.of_kind("HorizontalPodAutoscaler")]
-    assert all(target == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "triton"} for target in targets)
-    assert len(targets) == len(rendering.components & {"autoscaling-keda", "autoscaling-hpa"})
+    scalers = rendering.of_kind("ScaledObject") + rendering.of_kind("HorizontalPodAutoscaler")
+    for scaler in scalers:
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "triton"}
+        assert scaler["spec"]["scaleTargetRef"] == target
+    assert len(scalers) == len(rendering.components & {"autoscaling-keda", "autoscaling-hpa"})
     # Percentages of a budget are rounded up: one pod may always go.
     assert re.fullmatch(r"[1-9]\d?%", rendering.named("PodDisruptionBudget", "triton")["spec"]["maxUnavailable"])
     rolling = deployment["spec"]["strategy"]["rollingUpdate"]
@@ -89,26 +143,13 @@ def test_budgets_and_autoscalers_aim_at_the_deployment(rendering: Rendering) -> 
 
 
 @each
-def test_no_answer_never_scales_down(rendering: Rendering) -> None:
-    for scaled in rendering.of_kind("ScaledObject"):
-        spec = scaled["spec"]
-        assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
-        assert spec["fallback"]["replicas"] == spec["minReplicaCount"] >= 2
-        for trigger in spec["triggers"]:
-            assert trigger["metadata"]["ignoreNullValues"] == "false"
-            # KEDA's fallback divides its answer over the replicas, as AverageValue is.
-            assert trigger["metricType"] == "AverageValue"
-
-
-@each
 def test_routes_lead_to_service_ports(rendering: Rendering) -> None:
     ports = {port["port"]: port for port in rendering.named("Service", "triton")["spec"]["ports"]}
     routes = rendering.of_kind("HTTPRoute") + rendering.of_kind("GRPCRoute")
     for route in routes:
-        for rule in route["spec"]["rules"]:
-            for backend in rule["backendRefs"]:
-                assert backend["name"] == "triton"
-                assert ports[backend["port"]]["name"] == ("grpc" if route["kind"] == "GRPCRoute" else "http")
+        for backend in (backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]):
+            assert backend["name"] == "triton"
+            assert ports[backend["port"]]["name"] == ("grpc" if route["kind"] == "GRPCRoute" else "http")
     hostnames = [name for route in routes for name in route["spec"]["hostnames"]]
     assert len(hostnames) == len(set(hostnames)), "one listener gives a host name to one kind of route"
     protocol = ports[8001].get("appProtocol")
@@ -120,30 +161,13 @@ def test_every_load_generator_finds_its_master_and_triton(rendering: Rendering) 
     if "loadtest" not in rendering.components:
         assert rendering.of_kind("Job") == []
         return
-    master = rendering.named("Job", "locust-master")["spec"]["template"]["spec"]["containers"][0]
+    (master,) = rendering.pod_templates["Job locust-master"]["spec"]["containers"]
     worker = rendering.named("Job", "locust-worker")["spec"]
+    (worker_container,) = worker["template"]["spec"]["containers"]
     assert int(argument(master, "--expect-workers")) == worker["parallelism"] == worker["completions"]
     names = {service["metadata"]["name"] for service in rendering.of_kind("Service")}
-    assert argument(worker["template"]["spec"]["containers"][0], "--master-host") in names
-    assert re.fullmatch(r"grpc://([a-z-]+):8001", argument(master, "--host"))[1] in names  # type: ignore[index]
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_each_component_says_when_to_use_it(component: str) -> None:
-    readme = (KUBERNETES / "components" / component / "README.md").read_text()
-    assert readme.startswith(f"# {component}\n")
-    assert "**When**" in readme
-
-
-def test_each_resource_has_a_file_of_its_own() -> None:
-    for path in [*KUBERNETES.glob("base/*.yaml"), *KUBERNETES.glob("components/*/*.yaml")]:
-        if path.name == "kustomization.yaml" or path.name.endswith(
-            ("-patch.yaml", "-values.yaml", "image-volumes.yaml")
-        ):
-            continue
-        (resource,) = yaml.safe_load_all(path.read_text())
-        name = "triton-headless" if path.name.startswith("triton-headless") else resource["metadata"]["name"]
-        assert path.name == f"{name}-{resource['kind'].lower()}.yaml"
+    assert argument(worker_container, "--master-host") in names
+    assert argument(master, "--host").removeprefix("grpc://").removesuffix(":8001") in names
 
 
 @each
@@ -162,3 +186,18 @@ def test_the_objectives_for_cpus_are_those_of_make_observe(tmp_path: Path) -> No
     expressions = {rule["record"]: rule["expr"] for rule in rules["spec"]["groups"][0]["rules"]}
     for record, value in CPU_OBJECTIVES.items():
         assert expressions[record] == f"vector({value:g})"
+
+
+def test_each_component_says_when_to_use_it() -> None:
+    for component in COMPONENTS:
+        readme = (KUBERNETES / "components" / component / "README.md").read_text()
+        assert readme.startswith(f"# {component}\n")
+        assert "**When**" in readme
+
+
+def test_each_resource_has_a_file_of_its_own() -> None:
+    partial = ("kustomization.yaml", "-patch.yaml", "-values.yaml", "image-volumes.yaml")
+    for path in [*KUBERNETES.glob("base/*.yaml"), *KUBERNETES.glob("components/*/*.yaml")]:
+        if not path.name.endswith(partial):
+            (resource,) = yaml.safe_load_all(path.read_text())
+            assert path.name == f"{resource['metadata']['name']}-{resource['kind'].lower()}.yaml"

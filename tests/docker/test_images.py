@@ -1,13 +1,16 @@
-"""What can be said about the images without building them, which needs Docker and a registry."""
+"""The images, as far as they can be known without building them, and the server's entrypoint."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS
+import pytest
+import yaml
 
 from tests.support.project import ROOT
 
@@ -92,11 +95,45 @@ def test_the_server_and_the_model_say_where_the_weights_come_from() -> None:
             assert f'deepfake-vs-real.{name}="${{{name.upper()}}}"' in stages()[stage]
 
 
-def test_the_container_alone_is_as_closed_as_the_pod_and_its_instances_take_turns() -> None:
-    deployment = (ROOT / "deploy" / "kubernetes" / "base" / "triton-deployment.yaml").read_text()
-    (command,) = re.findall(r"^CMD \[(.*?)\]", stages()["runtime"], re.MULTILINE | re.DOTALL)
-    arguments = re.findall(r'"(.+?)"', command)
-    assert any("restricted-api" in argument for argument in arguments)
-    assert set(RATE_LIMIT_ARGUMENTS) <= set(arguments)
-    for argument in arguments:
-        assert f"- {argument}\n" in deployment
+def test_the_container_alone_is_as_closed_as_the_pod() -> None:
+    """Whatever `docker run` starts with, the pod is given too."""
+    deployment = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "base" / "triton-deployment.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (command,) = re.findall(r"^CMD (\[.*?\])", stages()["runtime"].replace("\\\n", ""), re.MULTILINE)
+    assert set(json.loads(command)) <= set(container["args"])
+    assert {flag for flag in json.loads(command) if "restricted" in flag or "--rate-limit" in flag} == {
+        flag for flag in container["args"] if "restricted" in flag or "--rate-limit" in flag
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH whose tritonserver prints its arguments, one a line."""
+    program = tmp_path / "tritonserver"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+
+def passed_on(path: str, *given: str) -> list[str]:
+    """What the entrypoint makes of its arguments."""
+    command = [str(DOCKER / "entrypoint.sh"), *given]
+    run = subprocess.run(
+        command, env={"PATH": path}, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True
+    )
+    return run.stdout.splitlines()
+
+
+def test_keys_are_drawn_anew_at_each_start(path: str) -> None:
+    given = ["--http-restricted-api=trace:closed=@random", "--grpc-restricted-protocol=trace:closed=@random"]
+    keys = set()
+    for _ in range(2):
+        found = [re.fullmatch(r"--\S+:closed=([0-9a-f-]{36})", each) for each in passed_on(path, *given)]
+        assert all(found)
+        keys |= {match[1] for match in found if match}
+    assert len(keys) == 2
+
+
+def test_other_arguments_pass_unchanged_and_in_order(path: str) -> None:
+    given = ["--a=1", "--b=two words", "--c=$(id)", "*", "--d=@randomly", ""]
+    assert passed_on(path, *given) == given

@@ -1,4 +1,4 @@
-"""Models whose instances take turns: one instance is in reserve, in whichever configuration the server reads."""
+"""What configuration files keep to: few comments, and models whose instances take turns as the server is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tests.support.project import ROOT
 
-CONFIGURATIONS = sorted((ROOT / "model_repository").glob("*/**/*.pbtxt"))
+MODELS = sorted((ROOT / "model_repository").glob("*/**/*.pbtxt"))
+FILES = [*MODELS, *sorted((ROOT / "deploy").glob("**/*.yaml")), *sorted((ROOT / "deploy" / "docker").iterdir())]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_configuration_is_no_place_for_essays() -> None:
+    assert len(FILES) > 50
+    for path in FILES:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        comments = [line for line in lines if line.startswith("#")]
+        assert 3 * len(comments) <= len(lines), f"{relative(path)}: the reasons belong into the folder's README.md"
 
 
 def turns() -> dict[str, int]:
@@ -21,7 +34,7 @@ def turns() -> dict[str, int]:
     return {resource: int(count) for resource, _, count in named}
 
 
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(ROOT / "model_repository")))
+@pytest.mark.parametrize("path", MODELS, ids=relative)
 def test_there_is_one_instance_more_than_turns_and_nobody_else_waits_for_them(path: Path) -> None:
     """Once one resource is named, Triton takes one that is not for none at all, and its model never computes."""
     configuration = text_format.Parse(path.read_text(), ModelConfig())
@@ -37,6 +50,6 @@ def test_there_is_one_instance_more_than_turns_and_nobody_else_waits_for_them(pa
 
 def test_every_resource_is_some_models() -> None:
     assert "--rate-limit=execution_count" in RATE_LIMIT_ARGUMENTS
-    configurations = [text_format.Parse(path.read_text(), ModelConfig()) for path in CONFIGURATIONS]
+    configurations = [text_format.Parse(path.read_text(), ModelConfig()) for path in MODELS]
     groups = [group for configuration in configurations for group in configuration.instance_group]
     assert {resource.name for group in groups for resource in group.rate_limiter.resources} == set(turns())
