@@ -6,64 +6,17 @@ import doctest
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import deepfake_client
 import pytest
 from deepfake_client import preprocessing
 
-NAMES = [
-    "AccessDeniedError",
-    "AsyncDeepfakeClient",
-    "AsyncFakeTransport",
-    "AsyncTransport",
-    "ClientClosedError",
-    "ConnectionFailedError",
-    "DeadlineExceededError",
-    "DecisionPolicy",
-    "DeepfakeClient",
-    "DeepfakeError",
-    "Failure",
-    "FakeTransport",
-    "ImageCorruptError",
-    "ImageError",
-    "ImageFormatError",
-    "ImageLimits",
-    "ImageReadError",
-    "ImageTooLargeError",
-    "InferRequest",
-    "InferResponse",
-    "InternalServerError",
-    "InvalidArgumentError",
-    "ModelConfig",
-    "ModelInfo",
-    "ModelMetadata",
-    "ModelQuery",
-    "NotReadyError",
-    "OverloadedError",
-    "PolicyEvidence",
-    "PolicyMismatchError",
-    "ProtocolError",
-    "Provenance",
-    "RequestError",
-    "RequestOutcome",
-    "RequestRejectedError",
-    "RequestedOutput",
-    "ServerError",
-    "TLSConfig",
-    "TLSError",
-    "Tensor",
-    "TensorInfo",
-    "Transport",
-    "UnknownModelError",
-    "Verdict",
-    "VerdictLogError",
-    "WireError",
-]
 
-
-def test_the_exported_names_are_these() -> None:
-    assert sorted(deepfake_client.__all__) == NAMES
-    assert all(hasattr(deepfake_client, name) for name in NAMES)
+def test_every_public_name_is_exported_and_every_exported_name_is_there() -> None:
+    modules = {name for name, value in vars(deepfake_client).items() if isinstance(value, ModuleType)}
+    public = {name for name in vars(deepfake_client) if not name.startswith("_")} - modules
+    assert deepfake_client.__all__ == sorted(public)
 
 
 def test_preprocessing_exports_these_names() -> None:
@@ -82,6 +35,30 @@ def test_importing_the_client_prints_nothing_and_configures_no_logging() -> None
     assert ran.stdout == ran.stderr == b""
 
 
+def test_importing_the_client_opens_no_socket_and_starts_no_thread() -> None:
+    code = """
+import os, sys
+seen = []
+sys.addaudithook(lambda event, _: event.startswith(("socket.", "_thread.start")) and seen.append(event))
+import deepfake_client
+sockets = [entry for entry in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{entry}")
+           and os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")]
+assert not seen and not sockets, (seen, sockets)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    client = deepfake_client.DeepfakeClient(transport=deepfake_client.FakeTransport())
+    for call in (client.classify, client.classify_many, client.provenance):
+        with pytest.raises(TypeError, match="timout"):
+            call("", timout=3)  # type: ignore[operator]
+    with pytest.raises(deepfake_client.InvalidArgumentError, match="request_id"):
+        client.classify_many([], request_id="same for all")
+
+
+@pytest.mark.slow
 def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
     code = """
@@ -121,8 +98,8 @@ asyncio.run(main())
 
 
 def test_the_examples_in_docstrings_run() -> None:
-    from deepfake_client import _fake_transport
+    from deepfake_client._transports import fake
 
-    ran = doctest.testmod(_fake_transport)
+    ran = doctest.testmod(fake)
     assert ran.attempted
     assert not ran.failed

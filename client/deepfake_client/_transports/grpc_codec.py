@@ -7,7 +7,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from ._errors import (
+from .._errors import (
     AccessDeniedError,
     ClientClosedError,
     ConnectionFailedError,
@@ -21,9 +21,8 @@ from ._errors import (
     TLSError,
     UnknownModelError,
 )
-from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
-from ._retry_after import seconds_until
-from ._server_errors import from_message, not_ready
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
+from .errors import from_message, not_ready, seconds_until
 
 _CONNECTION = (
     "connection refused",

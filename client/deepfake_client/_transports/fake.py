@@ -11,9 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
-from ._inputs import EncodedInput
-from ._messages import (
+from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
+from .._inputs import EncodedInput
+from .._model_info import PIXELS, PROBABILITIES
+from .._provenance import PROVENANCE
+from .._string_tensors import string_tensor
+from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
+from .base import (
     InferRequest,
     InferResponse,
     ModelConfig,
@@ -22,10 +26,6 @@ from ._messages import (
     Tensor,
     TensorInfo,
 )
-from ._model_info import PIXELS, PROBABILITIES
-from ._provenance import PROVENANCE
-from ._string_tensors import string_tensor
-from .preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
 
