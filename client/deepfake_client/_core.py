@@ -63,7 +63,7 @@ _QUEUE_SHARE = 0.9
 class Send(Generic[R]):
     """Call a transport's method, bound to its message, with the seconds it may take; results in its answer."""
 
-    call: Callable[[float], R | Awaitable[R]]
+    call: Callable[[float], R | Awaitable[R]] = field(repr=False)  # holds the headers, and so the credentials
     timeout: float
 
 

@@ -236,6 +236,11 @@ class AsyncHTTPTransport:
                 return _Answer(response.status, response.headers, bytes(answer))
         except DeepfakeError:
             raise
+        except asyncio.CancelledError:
+            # Closing a session cancels the calls that wait for a connection, as if their tasks were cancelled.
+            if self._session.closed:
+                raise ClientClosedError("the client was closed") from None
+            raise
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError, ValueError) as error:
             raise _failure(error, self.endpoint, deadline, closed=self._session.closed) from None
 
