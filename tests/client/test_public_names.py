@@ -5,12 +5,15 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 from types import ModuleType
 
 import deepfake_client
 import pytest
 from deepfake_client import preprocessing
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 def test_every_public_name_is_exported_and_every_exported_name_is_there() -> None:
@@ -27,6 +30,20 @@ def test_preprocessing_exports_these_names() -> None:
 def test_importing_the_client_does_not_import(module: str) -> None:
     code = f"import sys, deepfake_client; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_base_install_is_small_and_without_what_the_client_does_not_use() -> None:
+    found: set[str] = set()
+    waiting = [("deepfake-vs-real", frozenset[str]())]
+    while waiting:
+        name, extras = waiting.pop()
+        found.add(canonicalize_name(name))
+        for requirement in map(Requirement, requires(name) or ()):
+            wanted = any(requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in (*extras, ""))
+            if wanted and canonicalize_name(requirement.name) not in found:
+                waiting.append((requirement.name, frozenset(requirement.extras)))
+    assert len(found) <= 20, sorted(found)
+    assert not found & {"click", "gevent", "geventhttpclient", "gradio", "torch", "transformers"}
 
 
 def test_importing_the_client_prints_nothing_and_configures_no_logging() -> None:

@@ -14,6 +14,7 @@ from tests.support.metrics import metric, settled
 from tests.support.name_server import name_server
 from tests.support.variants import AnyClient
 
+pytestmark = pytest.mark.slow  # it starts two servers
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 
 
