@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._calls import CallOptions
 from ._classify_many import async_classify_many, decoding_threads
 from ._client_base import ClientBase
-from ._core import Lock, Pause, Send, Step, Steps, Work, work
+from ._core import Pause, Send, Step, Steps, Work, work
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
@@ -121,7 +121,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
 
         return AsyncHTTPTransport(endpoint, tls, max_connections)
 
-    def _make_lock(self) -> Lock:
+    def _make_lock(self) -> asyncio.Lock:
         self._closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(decoding_threads(_MOST_DECODING_THREADS), "deepfake-decode")
         self._lock = asyncio.Lock()

@@ -171,20 +171,40 @@ class RequestOutcome:
 OnRequest: TypeAlias = Callable[[RequestOutcome], object]
 
 
-def report(hook: OnRequest | None, outcome: RequestOutcome) -> None:
-    """Logs `outcome` and hands it to `hook`."""
+def report(
+    hook: OnRequest | None,
+    call: Call,
+    method: str,
+    model: str,
+    images: int,
+    started: float,
+    error: DeepfakeError | None,
+) -> None:
+    """Logs how `call` ended and tells `hook`; `started` by time.monotonic()."""
+    outcome = RequestOutcome(
+        method=method,
+        model=model,
+        endpoint=call.endpoint,
+        request_id=call.request_id,
+        images=images,
+        attempts=call.attempts,
+        latency_seconds=time.monotonic() - started,
+        bytes_sent=call.bytes_sent,
+        bytes_received=call.bytes_received,
+        error=error,
+    )
     _log.debug(
         "%s %s to %s %s after %d attempt(s), %.1f ms",
-        outcome.method,
-        outcome.request_id,
-        outcome.endpoint,
-        "answered" if outcome.error is None else f"failed: {outcome.error}",
-        outcome.attempts,
+        method,
+        call.request_id,
+        call.endpoint,
+        "answered" if error is None else f"failed: {error}",
+        call.attempts,
         outcome.latency_seconds * 1000,
     )
     if hook is not None:
         try:
             hook(outcome)
-        except Exception as error:
+        except Exception as raised:
             # The type alone: the message of a foreign error may hold anything.
-            _log.error("the on_request hook raised %s", type(error).__name__)
+            _log.error("the on_request hook raised %s", type(raised).__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._calls import CallOptions
 from ._classify_many import classify_many
 from ._client_base import ClientBase
-from ._core import Lock, Pause, Send, Step, Steps, Work
+from ._core import Pause, Send, Step, Steps, Work
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
@@ -195,7 +195,7 @@ class DeepfakeClient(ClientBase[Transport]):
 
         return HTTPTransport(endpoint, tls, max_connections)
 
-    def _make_lock(self) -> Lock:
+    def _make_lock(self) -> threading.Lock:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         return self._lock

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
 from ._calls import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, CallDefaults, CallOptions, OnRequest, checked_count
-from ._core import Core, Exchange, Lock
+from ._core import Core, Exchange
 from ._credentials import Identity, TLSConfig, Token
 from ._endpoint import Endpoint, parse_endpoints
 from ._errors import InvalidArgumentError
@@ -110,7 +112,7 @@ class ClientBase(ABC, Generic[T]):
         """A transport to `endpoint`."""
 
     @abstractmethod
-    def _make_lock(self) -> Lock:
+    def _make_lock(self) -> threading.Lock | asyncio.Lock:
         """What the step `Acquire` takes."""
 
     def _connect(self, url: str | Sequence[str] | None, tls: TLSConfig | None, max_connections: int) -> list[T]:

@@ -6,14 +6,16 @@ differ in how they carry the steps out and in nothing else, so they cannot drift
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from ._calls import Call, OnRequest, RequestOutcome, report
+from ._calls import Call, OnRequest, report
 from ._credentials import Headers, Identity, redact
 from ._errors import (
     AccessDeniedError,
@@ -139,28 +141,14 @@ class Exchange:
             also_retry: kinds of errors that are retried for this call though they usually are not.
         """
         started = time.monotonic()
-        failure: DeepfakeError | None = None
         try:
             answer = yield from self._attempts(call, method, ask, size, RetryState(call.max_retries, also_retry))
-            if isinstance(answer, InferResponse):
-                call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
         except DeepfakeError as error:
-            failure = error
-        outcome = RequestOutcome(
-            method=method,
-            model=self.model,
-            endpoint=call.endpoint,
-            request_id=call.request_id,
-            images=images,
-            attempts=call.attempts,
-            latency_seconds=time.monotonic() - started,
-            bytes_sent=call.bytes_sent,
-            bytes_received=call.bytes_received,
-            error=failure,
-        )
-        report(self.on_request, outcome)
-        if failure is not None:
-            raise failure
+            report(self.on_request, call, method, self.model, images, started, error)
+            raise
+        if isinstance(answer, InferResponse):
+            call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
+        report(self.on_request, call, method, self.model, images, started, None)
         return answer
 
     def _attempts(self, call: Call, method: str, ask: Ask[R], size: int, retry: RetryState) -> Steps[R]:
@@ -225,12 +213,6 @@ class Exchange:
         return False
 
 
-class Lock(Protocol):
-    """The lock of `threading` or of `asyncio`; the latter is acquired differently but released the same way."""
-
-    def release(self) -> None: ...
-
-
 @dataclass(slots=True)
 class Core:
     """The calls of a client, and the state that they share."""
@@ -240,7 +222,7 @@ class Core:
     model: str
     version: str
     limits: ImageLimits
-    lock: Lock
+    lock: threading.Lock | asyncio.Lock
     policy: PolicyGuard | None
     verdict_log: VerdictLog | None
     #: by the model's version, in the order of the class indices

@@ -188,7 +188,7 @@ def test_a_call_that_runs_while_the_client_closes_fails_with_a_typed_error(
 
 
 async def test_the_loop_goes_on_while_images_are_decoded(url: str) -> None:
-    content = encoded(photo_like(3000, 2000, 1), "PNG", compress_level=1)
+    content = encoded(photo_like(1500, 1000, 1), "PNG", compress_level=1)
     turns = 0
 
     async def count() -> None:

@@ -132,31 +132,24 @@ class Transport(Protocol):
     @property
     def endpoint(self) -> str:
         """URL of what is reached, as errors and logs show it."""
-        ...
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         """Runs the model on the request's tensors."""
-        ...
 
     def server_ready(self, query: ModelQuery, timeout: float) -> bool:
         """Whether the server takes requests."""
-        ...
 
     def model_ready(self, query: ModelQuery, timeout: float) -> bool:
         """Whether the model is loaded."""
-        ...
 
     def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
         """Inputs, outputs and versions of the model."""
-        ...
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
         """Batch and queue limits of the model."""
-        ...
 
     def close(self) -> None:
         """Gives the connections back; calls that are running fail."""
-        ...
 
 
 @runtime_checkable
@@ -164,33 +157,19 @@ class AsyncTransport(Protocol):
     """`Transport` for asyncio; used from one event loop."""
 
     @property
-    def endpoint(self) -> str:
-        """URL of what is reached, as errors and logs show it."""
-        ...
+    def endpoint(self) -> str: ...
 
-    async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
-        """Runs the model on the request's tensors."""
-        ...
+    async def infer(self, request: InferRequest, timeout: float) -> InferResponse: ...
 
-    async def server_ready(self, query: ModelQuery, timeout: float) -> bool:
-        """Whether the server takes requests."""
-        ...
+    async def server_ready(self, query: ModelQuery, timeout: float) -> bool: ...
 
-    async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        """Whether the model is loaded."""
-        ...
+    async def model_ready(self, query: ModelQuery, timeout: float) -> bool: ...
 
-    async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        """Inputs, outputs and versions of the model."""
-        ...
+    async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata: ...
 
-    async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        """Batch and queue limits of the model."""
-        ...
+    async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig: ...
 
-    async def close(self) -> None:
-        """Gives the connections back; calls that are running fail."""
-        ...
+    async def close(self) -> None: ...
 
 
 AnyTransport: TypeAlias = Transport | AsyncTransport

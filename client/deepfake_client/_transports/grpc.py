@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import Headers, TLSConfig
@@ -39,19 +40,18 @@ class GRPCTransport:
         return codec.decode_infer(self._call(self._stub.ModelInfer, message, request.headers, timeout))
 
     def server_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = codec.encode_server_ready_query()
-        return bool(self._call(self._stub.ServerReady, message, query.headers, timeout).ready)
+        return bool(self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout).ready)
 
     def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = codec.encode_model_ready_query(query)
+        message = pb.ModelReadyRequest(name=query.model, version=query.version)
         return bool(self._call(self._stub.ModelReady, message, query.headers, timeout).ready)
 
     def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        message = codec.encode_metadata_query(query)
+        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
         return codec.decode_metadata(self._call(self._stub.ModelMetadata, message, query.headers, timeout))
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        message = codec.encode_config_query(query)
+        message = pb.ModelConfigRequest(name=query.model, version=query.version)
         return codec.decode_config(self._call(self._stub.ModelConfig, message, query.headers, timeout))
 
     def close(self) -> None:
@@ -80,19 +80,18 @@ class AsyncGRPCTransport:
         return codec.decode_infer(await self._call(self._stub.ModelInfer, message, request.headers, timeout))
 
     async def server_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = codec.encode_server_ready_query()
-        return bool((await self._call(self._stub.ServerReady, message, query.headers, timeout)).ready)
+        return bool((await self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout)).ready)
 
     async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = codec.encode_model_ready_query(query)
+        message = pb.ModelReadyRequest(name=query.model, version=query.version)
         return bool((await self._call(self._stub.ModelReady, message, query.headers, timeout)).ready)
 
     async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        message = codec.encode_metadata_query(query)
+        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
         return codec.decode_metadata(await self._call(self._stub.ModelMetadata, message, query.headers, timeout))
 
     async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        message = codec.encode_config_query(query)
+        message = pb.ModelConfigRequest(name=query.model, version=query.version)
         return codec.decode_config(await self._call(self._stub.ModelConfig, message, query.headers, timeout))
 
     async def close(self) -> None:
