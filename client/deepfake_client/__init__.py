@@ -12,6 +12,7 @@ images into the model's pixels.
 """
 
 from ._async_client import AsyncDeepfakeClient
+from ._calls import CallOptions, RequestOutcome
 from ._client import DeepfakeClient
 from ._credentials import TLSConfig
 from ._errors import (
@@ -39,8 +40,12 @@ from ._errors import (
     VerdictLogError,
     WireError,
 )
-from ._fake_transport import AsyncFakeTransport, FakeTransport
-from ._messages import (
+from ._model_info import ModelInfo
+from ._policy import DecisionPolicy
+from ._policy_evidence import PolicyEvidence
+from ._provenance import Provenance
+from ._transports.base import (
+    AsyncTransport,
     InferRequest,
     InferResponse,
     ModelConfig,
@@ -49,13 +54,9 @@ from ._messages import (
     RequestedOutput,
     Tensor,
     TensorInfo,
+    Transport,
 )
-from ._model_info import ModelInfo
-from ._outcome import RequestOutcome
-from ._policy import DecisionPolicy
-from ._policy_evidence import PolicyEvidence
-from ._provenance import Provenance
-from ._transport import AsyncTransport, Transport
+from ._transports.fake import AsyncFakeTransport, FakeTransport
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageLimits
 
@@ -64,6 +65,7 @@ __all__ = [
     "AsyncDeepfakeClient",
     "AsyncFakeTransport",
     "AsyncTransport",
+    "CallOptions",
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",

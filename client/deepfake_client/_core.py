@@ -1,20 +1,26 @@
-"""What a client does, without doing it: each method is a generator of steps (see `_steps`).
+"""What a client does, without doing it: each call is a generator of steps, which do no input or output themselves.
 
-This is all that the sync and the async client have in common, which is everything but how they wait.
+A call yields the steps below and is sent their results, or has their errors thrown in. The sync and the async client
+differ in how they carry the steps out and in nothing else, so they cannot drift apart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from ._call_options import Call
+from ._calls import Call, OnRequest, report
 from ._credentials import Headers, Identity, redact
 from ._errors import (
     AccessDeniedError,
+    ClientClosedError,
+    ConnectionFailedError,
     DeadlineExceededError,
     DeepfakeError,
     InvalidArgumentError,
@@ -23,30 +29,31 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
-from ._exchange import Exchange, named
 from ._image_source import name_of
 from ._inputs import ModelInput, PixelsInput
-from ._labels import LabelBook, labels_from
-from ._messages import (
+from ._labels import labels_from
+from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
+from ._policy_guard import PolicyGuard
+from ._provenance import Provenance, provenance_in, provenance_request
+from ._replicas import ReplicaSet
+from ._retry import RetryState
+from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
+from ._transports.base import (
+    AnyTransport,
     InferRequest,
     InferResponse,
-    Method,
     ModelConfig,
     ModelMetadata,
     ModelQuery,
     RequestedOutput,
     Tensor,
 )
-from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
-from ._policy_guard import PolicyGuard
-from ._provenance import Provenance, provenance_in, provenance_request
-from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
-from ._steps import Lock, Send, Steps, Work
 from ._verdict import Verdict
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 
-T = TypeVar("T")
+R = TypeVar("R")
+
 _log = logging.getLogger("deepfake_client")
 
 # The server gives up on a waiting request before the client does: a client that cancels first has crashed servers
@@ -54,35 +61,181 @@ _log = logging.getLogger("deepfake_client")
 _QUEUE_SHARE = 0.9
 
 
-class Releasable(Protocol):
-    """The lock of `threading` or of `asyncio`; the latter is acquired differently but released the same way."""
+@dataclass(frozen=True, slots=True)
+class Send(Generic[R]):
+    """Call a transport's method, bound to its message, with the seconds it may take; results in its answer."""
 
-    def release(self) -> None: ...
+    call: Callable[[float], R | Awaitable[R]] = field(repr=False)  # holds the headers, and so the credentials
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[R]):
+    """Run something that keeps a core busy or a disk waiting; results in what it returns."""
+
+    run: Callable[[], R]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait; results in None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Take the lock that lets one call at a time ask for what all calls share; results in whether that was in time.
+
+    The core itself releases it.
+    """
+
+    timeout: float
+
+
+Step: TypeAlias = Send[Any] | Work[Any] | Pause | Acquire
+Steps: TypeAlias = Generator[Step, Any, R]
+
+
+def send(call: Callable[[float], R | Awaitable[R]], timeout: float) -> Steps[R]:
+    """The answer to one message."""
+    answer: R = yield Send(call, timeout)
+    return answer
+
+
+def work(run: Callable[[], R]) -> Steps[R]:
+    """What `run` returns."""
+    result: R = yield Work(run)
+    return result
+
+
+#: Puts a question to a transport; called for each attempt, with the headers and the seconds that it has.
+Ask: TypeAlias = Callable[[AnyTransport, Headers, float], R | Awaitable[R]]
 
 
 @dataclass(slots=True)
-class Core(Generic[T]):
-    """The state that all calls of a client share."""
+class Exchange:
+    """The way of all messages of a client: which replica one goes to, and when it is sent again."""
 
-    exchange: Exchange[T]
+    replicas: ReplicaSet[AnyTransport]
+    identity: Identity
+    model: str
+    on_request: OnRequest | None
+    closed: bool = False
+
+    def run(
+        self,
+        call: Call,
+        method: str,
+        ask: Ask[R],
+        *,
+        images: int = 0,
+        size: int = 0,
+        also_retry: tuple[type[DeepfakeError], ...] = (),
+    ) -> Steps[R]:
+        """Asks until there is an answer, a reason to stop, or no time left; results in the answer.
+
+        Args:
+            method: what logs and outcomes call the question.
+            images, size: how many images and payload bytes it has, for the outcome.
+            also_retry: kinds of errors that are retried for this call though they usually are not.
+        """
+        started = time.monotonic()
+        try:
+            answer = yield from self._attempts(call, method, ask, size, RetryState(call.max_retries, also_retry))
+        except DeepfakeError as error:
+            report(self.on_request, call, method, self.model, images, started, error)
+            raise
+        if isinstance(answer, InferResponse):
+            call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
+        report(self.on_request, call, method, self.model, images, started, None)
+        return answer
+
+    def _attempts(self, call: Call, method: str, ask: Ask[R], size: int, retry: RetryState) -> Steps[R]:
+        while True:
+            if self.closed:
+                raise ClientClosedError("the client was closed")
+            remaining = call.remaining()
+            if remaining <= 0:
+                late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
+                raise named(retry.cause_of(late), None, call)
+            headers = self.identity.headers(call.headers)
+            choice = self.replicas.choose()
+            replica = choice.replica
+            # A replica that hangs must not take the whole deadline while another one could answer.
+            share = remaining / 2 if self.replicas.has_another(replica) else remaining
+            call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
+            call.bytes_sent += size
+            try:
+                answer = yield from send(partial(ask, replica.transport, headers), share)
+            except DeepfakeError as raised:
+                error = raised
+                if isinstance(raised, DeadlineExceededError) and share < remaining:
+                    error = ConnectionFailedError(f"no answer within {share:.1f} s, and others are there to ask")
+                error.reword(redact(error.reason, headers))
+                self.replicas.report(choice, error)
+                failover = self.replicas.can_replace(replica, error)
+                pause = retry.pause_after(error, call.remaining(), failover=failover)
+                if pause is None:
+                    raise named(retry.cause_of(error), None, call) from None
+                _log.info(
+                    "%s %s: attempt %d at %s failed (%s), next in %.2f s",
+                    method,
+                    call.request_id,
+                    call.attempts,
+                    replica.endpoint,
+                    error.reason,
+                    pause,
+                )
+                yield Pause(pause)
+            except BaseException:
+                self.replicas.abandon(choice)
+                raise
+            else:
+                self.replicas.report(choice, None)
+                return answer
+
+    def ready(self, call: Call, query: ModelQuery) -> Steps[bool]:
+        """Whether one of the replicas takes requests for the model now; no retries."""
+        for asked, replica in enumerate(self.replicas.all):
+            # One that hangs leaves the others their share of the time.
+            deadline = time.monotonic() + call.remaining() / (len(self.replicas.all) - asked)
+            try:
+                for question in (replica.transport.server_ready, replica.transport.model_ready):
+                    left = max(deadline - time.monotonic(), 0.001)
+                    if not (yield from send(partial(question, query), left)):
+                        _log.info("%s is not ready (%s)", replica.endpoint, question.__name__)
+                        break
+                else:
+                    return True
+            except (ServerError, WireError) as error:
+                _log.info("%s is not ready: %s", replica.endpoint, redact(error.reason, query.headers))
+        return False
+
+
+@dataclass(slots=True)
+class Core:
+    """The calls of a client, and the state that they share."""
+
+    exchange: Exchange
     input: ModelInput
     model: str
     version: str
     limits: ImageLimits
-    identity: Identity
-    lock: Releasable
-    labels: LabelBook
+    lock: threading.Lock | asyncio.Lock
     policy: PolicyGuard | None
     verdict_log: VerdictLog | None
+    #: by the model's version, in the order of the class indices
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
         name = source if source is not None else name_of(image)
         try:
-            prepared: PreparedImage = yield Work(lambda: self.prepare(image))
-            return (yield from self._verdicts(prepared, name, call))[0]
+            prepared = yield from work(partial(self.prepare, image))
         except DeepfakeError as error:
             raise named(error, name, call) from None
+        return (yield from self.classify_prepared(prepared, name, call))
 
     def prepare(self, image: ImageSource) -> PreparedImage:
         """Decodes the image where this side decodes, without a word to the server."""
@@ -110,36 +263,17 @@ class Core(Generic[T]):
             raise named(error, source, call) from None
 
     def ready(self, call: Call) -> Steps[bool]:
-        """Whether one of the replicas takes requests for the model now; no retries."""
-        query = ModelQuery(self.model, self.version, self._headers(call))
-        for asked, replica in enumerate(self.exchange.replicas.all):
-            # One that hangs leaves the others their share of the time.
-            deadline = time.monotonic() + call.remaining() / (len(self.exchange.replicas.all) - asked)
-            try:
-                methods: tuple[Method, ...] = ("server_ready", "model_ready")
-                for method in methods:
-                    if not (yield Send(replica.transport, method, query, max(deadline - time.monotonic(), 0.001))):
-                        _log.info("%s is not ready (%s)", replica.endpoint, method)
-                        break
-                else:
-                    return True
-            except (ServerError, WireError) as error:
-                _log.info("%s is not ready: %s", replica.endpoint, redact(error.reason, query.headers))
-        return False
+        """Whether a replica takes requests for the model now."""
+        headers = self.exchange.identity.headers(call.headers)
+        return (yield from self.exchange.ready(call, ModelQuery(self.model, self.version, headers)))
 
     def model_info(self, call: Call) -> Steps[ModelInfo]:
         """Labels, input and limits of the model."""
         try:
-            metadata = yield from self.exchange.run(call.part(), "model_metadata", self._query(call))
-            try:
-                config: ModelConfig | None = yield from self.exchange.run(
-                    call.part(), "model_config", self._query(call)
-                )
-            except AccessDeniedError:
-                config = None  # a server may keep this API to its operators
-            classes = classes_in(metadata)
+            metadata = yield from self._metadata(self.model, self.version, call.part())
+            config = yield from self._config(call.part())
             # The server's choice is the highest version by default; only an answer tells for certain.
-            version, labels = yield from self._learn(call, self.version, classes)
+            version, labels = yield from self._learn(call, self.version, classes_in(metadata))
             return info_from(metadata, config, version, labels, self.input.name)
         except DeepfakeError as error:
             raise named(error, None, call) from None
@@ -152,23 +286,9 @@ class Core(Generic[T]):
         try:
             if not version:
                 version = yield from self._highest_version(classifier, call.part("-version"))
-
-            def message(remaining: float) -> InferRequest:
-                waits = _queue_timeout(remaining)
-                return provenance_request(classifier, version, call.request_id, waits, self._headers(call))
-
-            try:
-                response: InferResponse = yield from self.exchange.run(call, "infer", message)
-            except UnknownModelError:
-                return None  # a repository without the model that tells
-            return provenance_in(response, version)
+            return (yield from self._provenance_of(classifier, version, call))
         except DeepfakeError as error:
             raise named(error, None, call) from None
-
-    def _highest_version(self, model: str, call: Call) -> Steps[str]:
-        query = ModelQuery(model, "", self._headers(call))
-        metadata: ModelMetadata = yield from self.exchange.run(call, "model_metadata", lambda _: query)
-        return max(metadata.versions, key=lambda each: int(each) if each.isdecimal() else -1, default="")
 
     def _verdicts(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[list[Verdict]]:
         tensor = prepared.tensor
@@ -180,42 +300,23 @@ class Core(Generic[T]):
             yield from self._require_fit(self.policy, call, response.version)
             policy = self.policy.policy
         verdicts = verdicts_from(scores, labels, response, call.request_id, source, policy)
-        if (log := self.verdict_log) is not None:
-            digest = prepared.digest
-            yield Work(lambda: log.write(verdicts, digests_of_pixels(tensor) if digest is None else [digest]))
+        if self.verdict_log is not None:
+            digests = [prepared.digest] if prepared.digest is not None else digests_of_pixels(tensor)
+            yield from work(partial(self.verdict_log.write, verdicts, digests))
         return verdicts
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
         """The labels of `version`; of many calls that miss them, one asks."""
-        labels = self.labels.get(self.model, version, classes)
-        if labels is not None:
+        labels = self.labels.get(version, ())
+        if len(labels) == classes:
             return labels
-        if not (yield Lock(max(call.remaining(), 0.001))):
+        if not (yield Acquire(max(call.remaining(), 0.001))):
             raise DeadlineExceededError("the labels could not be learned before the deadline")
         try:
-            labels = self.labels.get(self.model, version, classes)
-            if labels is None:
+            labels = self.labels.get(version, ())
+            if len(labels) != classes:
                 _, labels = yield from self._learn(call, version, classes)
             return labels
-        finally:
-            self.lock.release()
-
-    def _require_fit(self, guard: PolicyGuard, call: Call, version: str) -> Steps[None]:
-        """Refuses weights that the policy was not fitted for; of many calls that have to ask which they are, one does."""
-        if guard.asks_nothing or guard.settled(version):
-            return
-        if not (yield Lock(max(call.remaining(), 0.001))):
-            raise DeadlineExceededError("the weights could not be compared with the policy's before the deadline")
-        try:
-            if guard.settled(version):
-                return
-            served = version
-            if self.input.name != PIXELS:  # the ensemble has a version of its own
-                served = yield from self._highest_version(PixelsInput.model, call.part("-version"))
-            provenance = None
-            if guard.asks_for_weights:
-                provenance = yield from self.provenance(served, call.part("-provenance"))
-            guard.compare(version, served, provenance)
         finally:
             self.lock.release()
 
@@ -232,8 +333,31 @@ class Core(Generic[T]):
         labels = labels_from(tensor)
         if len(labels) != classes or (version and response.version != version):
             raise ProtocolError(f"the server named {len(labels)} of {classes} classes of version {response.version}")
-        self.labels.put(self.model, response.version, labels)
+        self.labels[response.version] = labels
         return response.version, labels
+
+    def _require_fit(self, guard: PolicyGuard, call: Call, version: str) -> Steps[None]:
+        """Refuses weights that the policy was not fitted for; of many calls that have to ask which they are, one does."""
+        if guard.asks_nothing or guard.settled(version):
+            return
+        if not (yield Acquire(max(call.remaining(), 0.001))):
+            raise DeadlineExceededError("the weights could not be compared with the policy's before the deadline")
+        try:
+            if guard.settled(version):
+                return
+            served = version
+            if self.input.name != PIXELS:  # the ensemble has a version of its own
+                served = yield from self._highest_version(PixelsInput.model, call.part("-version"))
+            provenance = None
+            if guard.asks_for_weights:
+                provenance = yield from self.provenance(served, call.part("-provenance"))
+            guard.compare(version, served, provenance)
+        finally:
+            self.lock.release()
+
+    def _highest_version(self, model: str, call: Call) -> Steps[str]:
+        metadata = yield from self._metadata(model, "", call)
+        return max(metadata.versions, key=lambda each: int(each) if each.isdecimal() else -1, default="")
 
     def _infer(
         self,
@@ -243,30 +367,73 @@ class Core(Generic[T]):
         version: str,
         also_retry: tuple[type[DeepfakeError], ...] = (),
     ) -> Steps[InferResponse]:
-        def message(remaining: float) -> InferRequest:
+        def request(headers: Headers, timeout: float) -> InferRequest:
             return InferRequest(
                 model=self.model,
                 version=version,
                 request_id=call.request_id,
                 inputs={self.input.name: tensor},
                 outputs=(output,),
-                queue_timeout_microseconds=_queue_timeout(remaining),
+                queue_timeout_microseconds=_queue_timeout(timeout),
                 priority=call.priority,
-                headers=self._headers(call),
+                headers=headers,
             )
 
-        response: InferResponse = yield from self.exchange.run(
-            call, "infer", message, images=tensor.shape[0], size=len(tensor.data), also_retry=also_retry
+        response = yield from self.exchange.run(
+            call,
+            "infer",
+            lambda transport, headers, timeout: transport.infer(request(headers, timeout), timeout),
+            images=tensor.shape[0],
+            size=len(tensor.data),
+            also_retry=also_retry,
         )
         if response.request_id and response.request_id != call.request_id:
             raise ProtocolError("the answer belongs to another request")
         return response
 
-    def _query(self, call: Call) -> Callable[[float], ModelQuery]:
-        return lambda _: ModelQuery(self.model, self.version, self._headers(call))
+    def _metadata(self, model: str, version: str, call: Call) -> Steps[ModelMetadata]:
+        return self.exchange.run(
+            call,
+            "model_metadata",
+            lambda transport, headers, timeout: transport.model_metadata(ModelQuery(model, version, headers), timeout),
+        )
 
-    def _headers(self, call: Call) -> Headers:
-        return self.identity.headers(call.headers)
+    def _config(self, call: Call) -> Steps[ModelConfig | None]:
+        try:
+            return (
+                yield from self.exchange.run(
+                    call,
+                    "model_config",
+                    lambda transport, headers, timeout: transport.model_config(
+                        ModelQuery(self.model, self.version, headers), timeout
+                    ),
+                )
+            )
+        except AccessDeniedError:
+            return None  # a server may keep this API to its operators
+
+    def _provenance_of(self, classifier: str, version: str, call: Call) -> Steps[Provenance | None]:
+        def request(headers: Headers, timeout: float) -> InferRequest:
+            return provenance_request(classifier, version, call.request_id, _queue_timeout(timeout), headers)
+
+        try:
+            response = yield from self.exchange.run(
+                call,
+                "infer",
+                lambda transport, headers, timeout: transport.infer(request(headers, timeout), timeout),
+            )
+        except UnknownModelError:
+            return None  # a repository without the model that tells
+        return provenance_in(response, version)
+
+
+def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError:
+    """`error` with the image, request, endpoint and attempts it came from."""
+    error.source = source if source is not None else error.source
+    error.request_id = error.request_id or call.request_id
+    error.endpoint = error.endpoint or call.endpoint
+    error.attempts = error.attempts or call.attempts
+    return error
 
 
 def _queue_timeout(remaining: float) -> int:

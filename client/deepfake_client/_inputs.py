@@ -13,9 +13,9 @@ from PIL import Image
 
 from ._errors import InvalidArgumentError
 from ._image_source import read_encoded
-from ._messages import Tensor
 from ._scores import tensor_of
 from ._string_tensors import string_tensor
+from ._transports.base import Tensor
 from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
 
 #: Who decodes images: this process, or the server.

@@ -8,8 +8,8 @@ floats, and this question is asked once for each version, with a black image.
 from __future__ import annotations
 
 from ._errors import ProtocolError
-from ._messages import Tensor
 from ._string_tensors import strings_in
+from ._transports.base import Tensor
 
 
 class LabelBook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ._errors import ProtocolError
-from ._messages import ModelConfig, ModelMetadata
+from ._transports.base import ModelConfig, ModelMetadata
 
 #: Names of the model's tensors; the contract between this client and the model repository.
 PIXELS = "pixels"

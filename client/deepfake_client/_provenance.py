@@ -14,8 +14,8 @@ from typing import Any
 
 from ._credentials import Headers
 from ._errors import ProtocolError
-from ._messages import InferRequest, InferResponse, RequestedOutput
 from ._string_tensors import string_tensor, strings_in
+from ._transports.base import InferRequest, InferResponse, RequestedOutput
 
 #: The model that answers, and its output.
 PROVENANCE = "provenance"

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import InvalidArgumentError, ProtocolError
-from ._messages import InferResponse, Tensor
 from ._model_info import PROBABILITIES
 from ._policy import DecisionPolicy
+from ._transports.base import InferResponse, Tensor
 from ._verdict import Verdict
 from .preprocessing import IMAGE_SIZE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ._errors import ProtocolError
-from ._messages import Tensor
+from ._transports.base import Tensor
 
 
 def string_tensor(elements: Sequence[bytes], shape: tuple[int, ...]) -> Tensor:

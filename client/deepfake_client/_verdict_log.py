@@ -19,7 +19,7 @@ from PIL import Image
 from ._errors import DeepfakeError, InvalidArgumentError, VerdictLogError
 from ._image_source import name_of, read_encoded
 from ._inputs import ModelInput
-from ._messages import Tensor
+from ._transports.base import Tensor
 from ._verdict import Verdict
 from .preprocessing import ImageLimits, ImageSource, load_image, to_pixels
 

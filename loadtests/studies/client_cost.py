@@ -28,8 +28,7 @@ import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 from deepfake_client import AsyncDeepfakeClient, DeepfakeClient, InferRequest, RequestedOutput, Tensor
-from deepfake_client import _grpc_codec as grpc_codec
-from deepfake_client import _http_codec as http_codec
+from deepfake_client._transports import grpc_codec, http_codec
 from deepfake_client.preprocessing import load_image, to_pixels
 from PIL import Image
 from tritonclient.grpc import service_pb2

@@ -14,6 +14,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 
 from tests.support.variants import AnyClient, ask_at_once
 
+pytestmark = pytest.mark.slow  # it starts a server of its own
 REQUESTS = 30
 
 

@@ -188,7 +188,7 @@ def test_a_call_that_runs_while_the_client_closes_fails_with_a_typed_error(
 
 
 async def test_the_loop_goes_on_while_images_are_decoded(url: str) -> None:
-    content = encoded(photo_like(3000, 2000, 1), "PNG", compress_level=1)
+    content = encoded(photo_like(1500, 1000, 1), "PNG", compress_level=1)
     turns = 0
 
     async def count() -> None:
@@ -239,17 +239,17 @@ def test_a_restricted_api_is_denied_and_not_retried(triton: EmbeddedTriton) -> N
     # The embedded server restricts the repository API; the client has no call for it, so its codecs are asked.
     import grpc
     import urllib3
-    from deepfake_client import _grpc_codec, _http_codec
+    from deepfake_client._transports import grpc_codec, http_codec
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     with grpc.insecure_channel(triton.grpc_url.removeprefix("grpc://")) as channel:
         with pytest.raises(grpc.RpcError) as refused:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).RepositoryIndex(service_pb2.RepositoryIndexRequest())
-        error = _grpc_codec.to_error(refused.value, closed=False)
+        error = grpc_codec.to_error(refused.value, closed=False)
     assert isinstance(error, AccessDeniedError)
     assert not error.retryable
     answer = urllib3.request("POST", f"{triton.http_url}/v2/repository/index", body=b"{}")
-    assert isinstance(_http_codec.to_error(answer.status, answer.headers, answer.data), AccessDeniedError)
+    assert isinstance(http_codec.to_error(answer.status, answer.headers, answer.data), AccessDeniedError)
 
 
 def test_clients_made_and_closed_leave_no_socket_and_no_thread(kind: str, url: str, pixels: Pixels) -> None:

@@ -34,6 +34,7 @@ def both(make_client: MakeClient, url: str) -> tuple[AnyClient, AnyClient]:
     return make_client(url), make_client(url, decode="server")
 
 
+@pytest.mark.slow
 def test_varied_files_get_the_same_verdicts_either_way(both: tuple[AnyClient, AnyClient], tmp_path: Path) -> None:
     files = save_varied(tmp_path)
     here, there = (list(client.classify_many(files)) for client in both)
@@ -164,7 +165,7 @@ def test_an_image_without_pixels_is_refused(make_client: MakeClient, fake: Calla
 
 def test_a_large_picture_in_memory_is_sent_at_the_models_size(make_client: MakeClient, url: str) -> None:
     outcomes: list[RequestOutcome] = []
-    picture = photo_like(4000, 3000, 5)
+    picture = photo_like(2000, 1500, 5)
     there = make_client(url, decode="server", on_request=outcomes.append).classify(picture)
     here = make_client(url).classify(picture)
     np.testing.assert_allclose(list(there.scores.values()), list(here.scores.values()), atol=1e-6, rtol=0)

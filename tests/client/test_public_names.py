@@ -5,65 +5,21 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
+from types import ModuleType
 
 import deepfake_client
 import pytest
 from deepfake_client import preprocessing
-
-NAMES = [
-    "AccessDeniedError",
-    "AsyncDeepfakeClient",
-    "AsyncFakeTransport",
-    "AsyncTransport",
-    "ClientClosedError",
-    "ConnectionFailedError",
-    "DeadlineExceededError",
-    "DecisionPolicy",
-    "DeepfakeClient",
-    "DeepfakeError",
-    "Failure",
-    "FakeTransport",
-    "ImageCorruptError",
-    "ImageError",
-    "ImageFormatError",
-    "ImageLimits",
-    "ImageReadError",
-    "ImageTooLargeError",
-    "InferRequest",
-    "InferResponse",
-    "InternalServerError",
-    "InvalidArgumentError",
-    "ModelConfig",
-    "ModelInfo",
-    "ModelMetadata",
-    "ModelQuery",
-    "NotReadyError",
-    "OverloadedError",
-    "PolicyEvidence",
-    "PolicyMismatchError",
-    "ProtocolError",
-    "Provenance",
-    "RequestError",
-    "RequestOutcome",
-    "RequestRejectedError",
-    "RequestedOutput",
-    "ServerError",
-    "TLSConfig",
-    "TLSError",
-    "Tensor",
-    "TensorInfo",
-    "Transport",
-    "UnknownModelError",
-    "Verdict",
-    "VerdictLogError",
-    "WireError",
-]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
-def test_the_exported_names_are_these() -> None:
-    assert sorted(deepfake_client.__all__) == NAMES
-    assert all(hasattr(deepfake_client, name) for name in NAMES)
+def test_every_public_name_is_exported_and_every_exported_name_is_there() -> None:
+    modules = {name for name, value in vars(deepfake_client).items() if isinstance(value, ModuleType)}
+    public = {name for name in vars(deepfake_client) if not name.startswith("_")} - modules
+    assert deepfake_client.__all__ == sorted(public)
 
 
 def test_preprocessing_exports_these_names() -> None:
@@ -76,12 +32,50 @@ def test_importing_the_client_does_not_import(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_base_install_is_small_and_without_what_the_client_does_not_use() -> None:
+    found: set[str] = set()
+    waiting = [("deepfake-vs-real", frozenset[str]())]
+    while waiting:
+        name, extras = waiting.pop()
+        found.add(canonicalize_name(name))
+        for requirement in map(Requirement, requires(name) or ()):
+            wanted = any(requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in (*extras, ""))
+            if wanted and canonicalize_name(requirement.name) not in found:
+                waiting.append((requirement.name, frozenset(requirement.extras)))
+    assert len(found) <= 20, sorted(found)
+    assert not found & {"click", "gevent", "geventhttpclient", "gradio", "torch", "transformers"}
+
+
 def test_importing_the_client_prints_nothing_and_configures_no_logging() -> None:
     code = "import logging, deepfake_client; assert not logging.root.handlers"
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
     assert ran.stdout == ran.stderr == b""
 
 
+def test_importing_the_client_opens_no_socket_and_starts_no_thread() -> None:
+    code = """
+import os, sys
+seen = []
+sys.addaudithook(lambda event, _: event.startswith(("socket.", "_thread.start")) and seen.append(event))
+import deepfake_client
+sockets = [entry for entry in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{entry}")
+           and os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")]
+assert not seen and not sockets, (seen, sockets)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    client = deepfake_client.DeepfakeClient(transport=deepfake_client.FakeTransport())
+    for call in (client.classify, client.classify_many, client.provenance):
+        with pytest.raises(TypeError, match="timout"):
+            call("", timout=3)  # type: ignore[operator]
+    with pytest.raises(deepfake_client.InvalidArgumentError, match="request_id"):
+        client.classify_many([], request_id="same for all")
+
+
+@pytest.mark.slow
 def test_a_users_file_passes_mypy_strict(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
     code = """
@@ -121,8 +115,8 @@ asyncio.run(main())
 
 
 def test_the_examples_in_docstrings_run() -> None:
-    from deepfake_client import _fake_transport
+    from deepfake_client._transports import fake
 
-    ran = doctest.testmod(_fake_transport)
+    ran = doctest.testmod(fake)
     assert ran.attempted
     assert not ran.failed

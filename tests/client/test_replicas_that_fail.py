@@ -18,6 +18,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from tests.support.chaos_proxy import ChaosProxy, Mischief
 from tests.support.variants import AnyClient
 
+pytestmark = pytest.mark.slow
 IMAGES = 2_000
 DISTINCT = 20
 

@@ -28,6 +28,7 @@ def frozen(repository: Path) -> Iterator[EmbeddedTriton]:
         process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_one_that_was_frozen_from_the_start_costs_no_verdict(
     make_client: Callable[..., AnyClient], protocol: str, triton: EmbeddedTriton, frozen: EmbeddedTriton, pixels: Pixels
@@ -43,5 +44,5 @@ def test_a_listener_that_stays_silent_costs_no_verdict(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         urls = [f"{protocol}://127.0.0.1:{silent.getsockname()[1]}", getattr(triton, f"{protocol}_url")]
-        client = make_client(urls, timeout=8)
+        client = make_client(urls, timeout=4)
         assert len({client.classify_pixels(pixels).label for _ in range(CALLS)}) == 1

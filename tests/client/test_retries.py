@@ -25,7 +25,7 @@ from deepfake_client import (
     UnknownModelError,
 )
 from deepfake_client._retry import RetryState
-from deepfake_client._retry_after import seconds_until
+from deepfake_client._transports.errors import seconds_until
 from deepfake_client.preprocessing import Pixels
 
 from tests.support.pictures import encoded, photo_like

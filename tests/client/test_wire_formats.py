@@ -25,9 +25,8 @@ from deepfake_client import (
     TLSError,
     UnknownModelError,
 )
-from deepfake_client import _grpc_codec as grpc_codec
-from deepfake_client import _http_codec as http_codec
 from deepfake_client._scores import probabilities_in
+from deepfake_client._transports import grpc_codec, http_codec
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ._credentials import Headers
-from ._errors import (
+from .._credentials import Headers
+from .._errors import (
     AccessDeniedError,
     DeepfakeError,
     InternalServerError,
@@ -24,9 +24,8 @@ from ._errors import (
     ServerError,
     UnknownModelError,
 )
-from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
-from ._retry_after import seconds_until
-from ._server_errors import from_message, not_ready
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
+from .errors import from_message, not_ready, seconds_until
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.

@@ -11,9 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
-from ._inputs import EncodedInput
-from ._messages import (
+from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
+from .._inputs import EncodedInput
+from .._model_info import PIXELS, PROBABILITIES
+from .._provenance import PROVENANCE
+from .._string_tensors import string_tensor
+from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
+from .base import (
     InferRequest,
     InferResponse,
     ModelConfig,
@@ -22,10 +26,6 @@ from ._messages import (
     Tensor,
     TensorInfo,
 )
-from ._model_info import PIXELS, PROBABILITIES
-from ._provenance import PROVENANCE
-from ._string_tensors import string_tensor
-from .preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
 
@@ -45,7 +45,7 @@ class _FakeServer:
         endpoint: str = "fake://server",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """A fake.
+        """A server that answers every request at once.
 
         Args:
             probabilities: the answer to every image, one number for each label; or a function from the image's pixels,
@@ -70,13 +70,9 @@ class _FakeServer:
         self.requests: list[InferRequest] = []
         #: how often the labels were asked for
         self.label_requests = 0
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._errors = iter(errors)
         self._lock = threading.Lock()
-
-    @property
-    def endpoint(self) -> str:
-        return self._endpoint
 
     def _infer(self, request: InferRequest) -> InferResponse:
         if request.model == PROVENANCE:
@@ -122,9 +118,6 @@ class _FakeServer:
         probabilities = TensorInfo(PROBABILITIES, "FP32", (-1, len(self.labels)))
         return ModelMetadata(query.model, (self.version,), (takes,), (probabilities,))
 
-    def _config(self) -> ModelConfig:
-        return ModelConfig("fake", self.max_batch_size, 0, 0)
-
 
 def _rows_of(request: InferRequest) -> Pixels:
     """The pixels in a request, or those of the encoded image in it, (N, 224, 224, 3)."""
@@ -159,7 +152,7 @@ class FakeTransport(_FakeServer):
         return self._metadata(query)
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        return self._config()
+        return ModelConfig("fake", self.max_batch_size, 0, 0)
 
     def close(self) -> None:
         self.closed = True
@@ -181,7 +174,7 @@ class AsyncFakeTransport(_FakeServer):
         return self._metadata(query)
 
     async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        return self._config()
+        return ModelConfig("fake", self.max_batch_size, 0, 0)
 
     async def close(self) -> None:
         self.closed = True

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
-from ._credentials import TLSConfig
-from ._endpoint import Endpoint
+from .._credentials import TLSConfig
+from .._endpoint import Endpoint
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 

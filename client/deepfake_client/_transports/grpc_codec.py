@@ -7,7 +7,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from ._errors import (
+from .._errors import (
     AccessDeniedError,
     ClientClosedError,
     ConnectionFailedError,
@@ -21,9 +21,8 @@ from ._errors import (
     TLSError,
     UnknownModelError,
 )
-from ._messages import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
-from ._retry_after import seconds_until
-from ._server_errors import from_message, not_ready
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, Tensor, TensorInfo
+from .errors import from_message, not_ready, seconds_until
 
 _CONNECTION = (
     "connection refused",
@@ -85,22 +84,6 @@ def decode_infer(message: Any) -> InferResponse:
         for output, data in zip(message.outputs, contents, strict=True)
     }
     return InferResponse(message.model_name, message.model_version, message.id, outputs)
-
-
-def encode_metadata_query(query: ModelQuery) -> Any:
-    return service_pb2.ModelMetadataRequest(name=query.model, version=query.version)
-
-
-def encode_config_query(query: ModelQuery) -> Any:
-    return service_pb2.ModelConfigRequest(name=query.model, version=query.version)
-
-
-def encode_model_ready_query(query: ModelQuery) -> Any:
-    return service_pb2.ModelReadyRequest(name=query.model, version=query.version)
-
-
-def encode_server_ready_query() -> Any:
-    return service_pb2.ServerReadyRequest()
 
 
 def decode_metadata(message: Any) -> ModelMetadata:

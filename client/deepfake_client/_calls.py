@@ -1,0 +1,210 @@
+"""One call: the options it is made with, its deadline and its count of attempts, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypedDict
+
+from ._credentials import Headers, checked_headers
+from ._errors import DeepfakeError, InvalidArgumentError
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_MAX_RETRIES = 8
+_MAX_REQUEST_ID_CHARS = 128
+_DAY_SECONDS = 86_400.0  # sockets and gRPC overflow far above it, each in its own way
+
+#: Who is served first when the server is busy.
+Priority: TypeAlias = Literal["interactive", "bulk"]
+# The levels of the model repository's configurations; a server without levels ignores them.
+_LEVELS = {"interactive": 1, "bulk": 2}
+
+_log = logging.getLogger("deepfake_client")
+
+
+class CallOptions(TypedDict, total=False):
+    """The keyword arguments that every call takes. All may be left out or None.
+
+    Attributes:
+        timeout: seconds that the call may take in all, in place of the client's.
+        max_retries: attempts after the first, in place of the client's.
+        request_id: sent to the server, which logs it; made up when not given.
+        priority: "interactive", which is the server's default, or "bulk", served when nothing else waits.
+        headers: sent with this call's requests, over the client's own of the same names.
+        traceparent: W3C trace context, passed on.
+    """
+
+    timeout: float | None
+    max_retries: int | None
+    request_id: str | None
+    priority: Priority | None
+    headers: Mapping[str, str] | None
+    traceparent: str | None
+
+
+def checked_timeout(timeout: float) -> float:
+    """`timeout` in seconds, where it is a positive number of some use: a call without a deadline is not made."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= _DAY_SECONDS:
+        raise InvalidArgumentError(f"timeout must be a positive number of seconds, a day at most, not {timeout!r:.40}")
+    return float(timeout)
+
+
+def checked_count(name: str, value: int, least: int) -> int:
+    """`value`, where it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"{name} must be an integer of at least {least}, not {value!r:.40}")
+    return value
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the user's: its deadline, its name, and how often it was sent."""
+
+    timeout: float
+    deadline: float
+    max_retries: int
+    request_id: str
+    priority: int
+    headers: Headers = field(repr=False)
+    attempts: int = 0
+    endpoint: str | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def remaining(self) -> float:
+        """Seconds to the deadline; negative after it."""
+        return self.deadline - time.monotonic()
+
+    def part(self, suffix: str = "") -> Call:
+        """Another exchange of the same call: its deadline, headers and name, and a count of its own."""
+        return Call(
+            self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.priority, self.headers
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallDefaults:
+    """What a call takes that says nothing itself."""
+
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    max_retries: int = DEFAULT_MAX_RETRIES
+
+    def __post_init__(self) -> None:
+        checked_timeout(self.timeout)
+        checked_count("max_retries", self.max_retries, 0)
+
+    def begin(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        request_id: str | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> Call:
+        """A call that begins now, with the `CallOptions` given.
+
+        Raises:
+            InvalidArgumentError: one of the arguments cannot be used.
+        """
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        return Call(
+            timeout=seconds,
+            deadline=time.monotonic() + seconds,
+            max_retries=self.max_retries if max_retries is None else checked_count("max_retries", max_retries, 0),
+            request_id=secrets.token_hex(8) if request_id is None else _checked_request_id(request_id),
+            priority=0 if priority is None else _level_of(priority),
+            headers=checked_headers(headers, traceparent) if headers or traceparent else (),
+        )
+
+
+def _checked_request_id(request_id: str) -> str:
+    if (
+        not isinstance(request_id, str)
+        or not 0 < len(request_id) <= _MAX_REQUEST_ID_CHARS
+        or not (request_id.isascii() and request_id.isprintable())
+    ):
+        raise InvalidArgumentError(f"request_id must be 1 to {_MAX_REQUEST_ID_CHARS} printable ASCII characters")
+    return request_id
+
+
+def _level_of(priority: str) -> int:
+    if priority not in _LEVELS:
+        raise InvalidArgumentError(f"priority must be 'interactive' or 'bulk', not {priority!r:.40}")
+    return _LEVELS[priority]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutcome:
+    """How one call that went to the server ended, for the user's own metrics.
+
+    Attributes:
+        method: "infer", "model_metadata", …
+        model: the model asked.
+        endpoint: URL of the replica that was asked last; None when none was.
+        request_id: the id under which the server saw it.
+        images: images in the request; 0 for a question about the model.
+        attempts: requests sent, 1 when the first was answered.
+        latency_seconds: from the first attempt to the end, pauses between attempts included, decoding of the image
+            not.
+        bytes_sent, bytes_received: tensor data of all attempts.
+        error: None for success, else what is raised.
+    """
+
+    method: str
+    model: str
+    endpoint: str | None
+    request_id: str
+    images: int
+    attempts: int
+    latency_seconds: float
+    bytes_sent: int
+    bytes_received: int
+    error: DeepfakeError | None
+
+
+#: Called in the thread or task of the call; must return quickly. What it raises is logged and dropped.
+OnRequest: TypeAlias = Callable[[RequestOutcome], object]
+
+
+def report(
+    hook: OnRequest | None,
+    call: Call,
+    method: str,
+    model: str,
+    images: int,
+    started: float,
+    error: DeepfakeError | None,
+) -> None:
+    """Logs how `call` ended and tells `hook`; `started` by time.monotonic()."""
+    outcome = RequestOutcome(
+        method=method,
+        model=model,
+        endpoint=call.endpoint,
+        request_id=call.request_id,
+        images=images,
+        attempts=call.attempts,
+        latency_seconds=time.monotonic() - started,
+        bytes_sent=call.bytes_sent,
+        bytes_received=call.bytes_received,
+        error=error,
+    )
+    _log.debug(
+        "%s %s to %s %s after %d attempt(s), %.1f ms",
+        method,
+        call.request_id,
+        call.endpoint,
+        "answered" if error is None else f"failed: {error}",
+        call.attempts,
+        outcome.latency_seconds * 1000,
+    )
+    if hook is not None:
+        try:
+            hook(outcome)
+        except Exception as raised:
+            # The type alone: the message of a foreign error may hold anything.
+            _log.error("the on_request hook raised %s", type(raised).__name__)

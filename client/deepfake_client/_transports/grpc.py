@@ -1,0 +1,125 @@
+"""gRPC for threads and for asyncio: one channel to one endpoint, shared by all calls.
+
+A name that resolves to several addresses is balanced over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from .._credentials import Headers, TLSConfig
+from .._endpoint import Endpoint
+from .._errors import ClientClosedError
+from . import grpc_codec as codec
+from .base import InferRequest, InferResponse, LoopBound, ModelConfig, ModelMetadata, ModelQuery
+from .grpc_channel import CHANNEL_OPTIONS, channel_credentials, target_of
+
+
+class GRPCTransport:
+    """gRPC for threads."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLSConfig | None) -> None:
+        self.endpoint = str(endpoint)
+        self._closed = False
+        credentials, target = channel_credentials(endpoint, tls), target_of(endpoint)
+        self._channel = (
+            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        )
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def infer(self, request: InferRequest, timeout: float) -> InferResponse:
+        message = codec.encode_infer(request)
+        return codec.decode_infer(self._call(self._stub.ModelInfer, message, request.headers, timeout))
+
+    def server_ready(self, query: ModelQuery, timeout: float) -> bool:
+        return bool(self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout).ready)
+
+    def model_ready(self, query: ModelQuery, timeout: float) -> bool:
+        message = pb.ModelReadyRequest(name=query.model, version=query.version)
+        return bool(self._call(self._stub.ModelReady, message, query.headers, timeout).ready)
+
+    def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
+        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
+        return codec.decode_metadata(self._call(self._stub.ModelMetadata, message, query.headers, timeout))
+
+    def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
+        message = pb.ModelConfigRequest(name=query.model, version=query.version)
+        return codec.decode_config(self._call(self._stub.ModelConfig, message, query.headers, timeout))
+
+    def close(self) -> None:
+        self._closed = True
+        self._channel.close()
+
+    def _call(self, method: Callable[..., Any], message: Any, headers: Headers, timeout: float) -> Any:
+        try:
+            return method(message, timeout=timeout, metadata=headers)
+        except (grpc.RpcError, ValueError) as error:
+            # ValueError: the channel was closed
+            raise codec.to_error(error, closed=self._closed) from None
+
+
+class AsyncGRPCTransport:
+    """gRPC for asyncio."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLSConfig | None) -> None:
+        self.endpoint = str(endpoint)
+        self._target = target_of(endpoint)
+        self._credentials = channel_credentials(endpoint, tls)
+        self._channel = LoopBound(self._connect)
+
+    async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
+        message = codec.encode_infer(request)
+        return codec.decode_infer(await self._call(self._stub.ModelInfer, message, request.headers, timeout))
+
+    async def server_ready(self, query: ModelQuery, timeout: float) -> bool:
+        return bool((await self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout)).ready)
+
+    async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
+        message = pb.ModelReadyRequest(name=query.model, version=query.version)
+        return bool((await self._call(self._stub.ModelReady, message, query.headers, timeout)).ready)
+
+    async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
+        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
+        return codec.decode_metadata(await self._call(self._stub.ModelMetadata, message, query.headers, timeout))
+
+    async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
+        message = pb.ModelConfigRequest(name=query.model, version=query.version)
+        return codec.decode_config(await self._call(self._stub.ModelConfig, message, query.headers, timeout))
+
+    async def close(self) -> None:
+        connected = self._channel.take()
+        if connected is not None:
+            channel, _ = connected
+            await channel.close()
+
+    @property
+    def _stub(self) -> Any:
+        _, stub = self._channel.get()
+        return stub
+
+    def _connect(self) -> tuple[Any, Any]:
+        channel = (
+            grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            if self._credentials is None
+            else grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+        )
+        return channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    async def _call(self, method: Callable[..., Awaitable[Any]], message: Any, headers: Headers, timeout: float) -> Any:
+        try:
+            return await method(message, timeout=timeout, metadata=headers)
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls, which looks to the task as if it were cancelled itself.
+            if self._channel.closed:
+                raise ClientClosedError("the client was closed") from None
+            raise
+        except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:
+            raise codec.to_error(error, closed=self._channel.closed) from None
