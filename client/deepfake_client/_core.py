@@ -24,7 +24,7 @@ from ._errors import (
     WireError,
 )
 from ._exchange import Exchange, named
-from ._image_source import name_of
+from ._images import name_of
 from ._inputs import ModelInput, PixelsInput
 from ._labels import LabelBook, labels_from
 from ._messages import (

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ._errors import InvalidArgumentError
-from ._image_source import read_encoded
+from ._images import read_encoded
 from ._messages import Tensor
 from ._scores import tensor_of
 from ._string_tensors import string_tensor

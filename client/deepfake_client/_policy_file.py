@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import ImageError, InvalidArgumentError
-from ._image_source import read_encoded
+from ._images import read_encoded
 
 FORMAT = "deepfake-decision-policy"
 FORMAT_VERSION = 1

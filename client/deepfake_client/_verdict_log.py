@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, VerdictLogError
-from ._image_source import name_of, read_encoded
+from ._images import name_of, read_encoded
 from ._inputs import ModelInput
 from ._messages import Tensor
 from ._verdict import Verdict
