@@ -52,8 +52,7 @@ from ._messages import (
 )
 from ._model_info import ModelInfo
 from ._outcome import RequestOutcome
-from ._policy import DecisionPolicy
-from ._policy_evidence import PolicyEvidence
+from ._policy import DecisionPolicy, PolicyEvidence
 from ._provenance import Provenance
 from ._transport import AsyncTransport, Transport
 from ._verdict import Failure, Verdict
