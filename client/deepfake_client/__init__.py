@@ -50,10 +50,9 @@ from ._messages import (
     Tensor,
     TensorInfo,
 )
-from ._model_info import ModelInfo
+from ._model_info import ModelInfo, Provenance
 from ._outcome import RequestOutcome
 from ._policy import DecisionPolicy, PolicyEvidence
-from ._provenance import Provenance
 from ._transport import AsyncTransport, Transport
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageLimits

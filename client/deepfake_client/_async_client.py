@@ -19,10 +19,9 @@ from ._errors import ClientClosedError, DeepfakeError, bare
 from ._grpc_aio_transport import AsyncGRPCTransport
 from ._http_aio_transport import AsyncHTTPTransport
 from ._inputs import Decode
-from ._model_info import ModelInfo
+from ._model_info import ModelInfo, Provenance
 from ._outcome import OnRequest
 from ._policy import DecisionPolicy
-from ._provenance import Provenance
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import AsyncTransport
 from ._verdict import Failure, Verdict

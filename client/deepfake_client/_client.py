@@ -17,10 +17,9 @@ from ._errors import ClientClosedError, DeepfakeError, bare
 from ._grpc_transport import GRPCTransport
 from ._http_transport import HTTPTransport
 from ._inputs import Decode
-from ._model_info import ModelInfo
+from ._model_info import ModelInfo, Provenance
 from ._outcome import OnRequest
 from ._policy import DecisionPolicy
-from ._provenance import Provenance
 from ._steps import Lock, Pause, Send, Steps, Work
 from ._transport import Transport
 from ._verdict import Failure, Verdict

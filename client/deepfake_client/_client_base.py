@@ -16,11 +16,11 @@ from ._endpoint import Endpoint, parse_endpoints
 from ._errors import InvalidArgumentError
 from ._exchange import Exchange
 from ._inputs import Decode, input_for
-from ._labels import LabelBook
 from ._outcome import OnRequest
 from ._policy import DecisionPolicy
 from ._policy_guard import PolicyGuard
 from ._replicas import ReplicaSet
+from ._verdict import LabelBook
 from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits
 

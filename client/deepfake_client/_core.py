@@ -26,7 +26,6 @@ from ._errors import (
 from ._exchange import Exchange, named
 from ._images import name_of
 from ._inputs import ModelInput, PixelsInput
-from ._labels import LabelBook, labels_from
 from ._messages import (
     InferRequest,
     InferResponse,
@@ -37,12 +36,11 @@ from ._messages import (
     RequestedOutput,
     Tensor,
 )
-from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
+from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_request
 from ._policy_guard import PolicyGuard
-from ._provenance import Provenance, provenance_in, provenance_request
-from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
 from ._steps import Lock, Send, Steps, Work
-from ._verdict import Verdict
+from ._tensors import PIXELS, PROBABILITIES, checked_pixels, tensor_of
+from ._verdict import LabelBook, Verdict, labels_from, probabilities_in, verdicts_from
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 

@@ -22,9 +22,7 @@ from ._messages import (
     Tensor,
     TensorInfo,
 )
-from ._model_info import PIXELS, PROBABILITIES
-from ._provenance import PROVENANCE
-from ._string_tensors import string_tensor
+from ._tensors import PIXELS, PROBABILITIES, PROVENANCE, string_tensor
 from .preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]

@@ -14,8 +14,7 @@ from PIL import Image
 from ._errors import InvalidArgumentError
 from ._images import read_encoded
 from ._messages import Tensor
-from ._scores import tensor_of
-from ._string_tensors import string_tensor
+from ._tensors import string_tensor, tensor_of
 from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
 
 #: Who decodes images: this process, or the server.

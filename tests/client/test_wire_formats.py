@@ -27,7 +27,7 @@ from deepfake_client import (
 )
 from deepfake_client import _grpc_codec as grpc_codec
 from deepfake_client import _http_codec as http_codec
-from deepfake_client._scores import probabilities_in
+from deepfake_client._verdict import probabilities_in
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
