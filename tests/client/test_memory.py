@@ -33,6 +33,7 @@ def _resident(results: Iterator[object]) -> tuple[int, list[int]]:
     return count, readings
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_twenty_thousand_images(
     make_client: Callable[..., AnyClient], fake: Callable[..., object], record_property: Callable[[str, object], None]
 ) -> None:
