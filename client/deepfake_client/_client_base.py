@@ -20,7 +20,6 @@ from ._outcome import OnRequest
 from ._policy import DecisionPolicy
 from ._policy_guard import PolicyGuard
 from ._replicas import ReplicaSet
-from ._verdict import LabelBook
 from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits
 
@@ -78,7 +77,7 @@ class ClientBase(ABC, Generic[T]):
             limits=limits or ImageLimits(),
             identity=self._identity,
             lock=lock,
-            labels=LabelBook(),
+            labels={},
             policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
             verdict_log=None if verdict_log is None else VerdictLog(verdict_log),
         )

@@ -40,7 +40,7 @@ from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenanc
 from ._policy_guard import PolicyGuard
 from ._steps import Lock, Send, Steps, Work
 from ._tensors import PIXELS, PROBABILITIES, checked_pixels, tensor_of
-from ._verdict import LabelBook, Verdict, labels_from, probabilities_in, verdicts_from
+from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 
@@ -69,7 +69,7 @@ class Core(Generic[T]):
     limits: ImageLimits
     identity: Identity
     lock: Releasable
-    labels: LabelBook
+    labels: dict[str, tuple[str, ...]]
     policy: PolicyGuard | None
     verdict_log: VerdictLog | None
 
@@ -185,14 +185,14 @@ class Core(Generic[T]):
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
         """The labels of `version`; of many calls that miss them, one asks."""
-        labels = self.labels.get(self.model, version, classes)
-        if labels is not None:
+        labels = self.labels.get(version, ())
+        if len(labels) == classes:
             return labels
         if not (yield Lock(max(call.remaining(), 0.001))):
             raise DeadlineExceededError("the labels could not be learned before the deadline")
         try:
-            labels = self.labels.get(self.model, version, classes)
-            if labels is None:
+            labels = self.labels.get(version, ())
+            if len(labels) != classes:
                 _, labels = yield from self._learn(call, version, classes)
             return labels
         finally:
@@ -230,7 +230,7 @@ class Core(Generic[T]):
         labels = labels_from(tensor)
         if len(labels) != classes or (version and response.version != version):
             raise ProtocolError(f"the server named {len(labels)} of {classes} classes of version {response.version}")
-        self.labels.put(self.model, response.version, labels)
+        self.labels[response.version] = labels
         return response.version, labels
 
     def _infer(

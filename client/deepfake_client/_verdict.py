@@ -147,21 +147,6 @@ def verdicts_from(
     return found
 
 
-class LabelBook:
-    """Labels by (model, version), each tuple in the order of the class indices."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
-
-    def get(self, model: str, version: str, count: int) -> tuple[str, ...] | None:
-        """The labels of `version`, or None when they are not known or are not `count`."""
-        labels = self._known.get((model, version))
-        return labels if labels is not None and len(labels) == count else None
-
-    def put(self, model: str, version: str, labels: tuple[str, ...]) -> None:
-        self._known[model, version] = labels
-
-
 def labels_from(tensor: Tensor) -> tuple[str, ...]:
     """Labels by class index from an output that was asked for as classes: BYTES, shape (1, K).
 
