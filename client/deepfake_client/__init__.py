@@ -40,10 +40,8 @@ from ._errors import (
     VerdictLogError,
     WireError,
 )
-from ._model_info import ModelInfo
-from ._policy import DecisionPolicy
-from ._policy_evidence import PolicyEvidence
-from ._provenance import Provenance
+from ._model_info import ModelInfo, Provenance
+from ._policy import DecisionPolicy, PolicyEvidence
 from ._transports.base import (
     AsyncTransport,
     InferRequest,

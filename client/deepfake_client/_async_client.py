@@ -16,8 +16,7 @@ from ._core import Pause, Send, Step, Steps, Work, work
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
-from ._model_info import ModelInfo
-from ._provenance import Provenance
+from ._model_info import ModelInfo, Provenance
 from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
 from ._verdict import Failure, Verdict

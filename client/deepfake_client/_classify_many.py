@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ._errors import DeepfakeError
-from ._image_source import name_of
+from ._images import name_of
 from ._verdict import Failure, Verdict
 from ._verdict_log import PreparedImage
 from .preprocessing import ImageSource

@@ -14,8 +14,7 @@ from ._core import Pause, Send, Step, Steps, Work
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
-from ._model_info import ModelInfo
-from ._provenance import Provenance
+from ._model_info import ModelInfo, Provenance
 from ._transports.base import Transport
 from ._transports.grpc import GRPCTransport
 from ._verdict import Failure, Verdict

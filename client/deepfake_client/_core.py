@@ -29,15 +29,13 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
-from ._image_source import name_of
+from ._images import name_of
 from ._inputs import ModelInput, PixelsInput
-from ._labels import labels_from
-from ._model_info import PIXELS, PROBABILITIES, ModelInfo, classes_in, info_from
+from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_request
 from ._policy_guard import PolicyGuard
-from ._provenance import Provenance, provenance_in, provenance_request
 from ._replicas import ReplicaSet
 from ._retry import RetryState
-from ._scores import checked_pixels, probabilities_in, tensor_of, verdicts_from
+from ._tensors import PIXELS, PROBABILITIES, checked_pixels, tensor_of
 from ._transports.base import (
     AnyTransport,
     InferRequest,
@@ -48,7 +46,7 @@ from ._transports.base import (
     RequestedOutput,
     Tensor,
 )
-from ._verdict import Verdict
+from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 

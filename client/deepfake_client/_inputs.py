@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ._errors import InvalidArgumentError
-from ._image_source import read_encoded
-from ._scores import tensor_of
-from ._string_tensors import string_tensor
+from ._images import read_encoded
+from ._tensors import string_tensor, tensor_of
 from ._transports.base import Tensor
 from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
 

@@ -1,15 +1,17 @@
-"""What `model_info` gives back."""
+"""What the server tells of the model (`ModelInfo`) and of its weights (`Provenance`)."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
+from ._credentials import Headers
 from ._errors import ProtocolError
-from ._transports.base import ModelConfig, ModelMetadata
-
-#: Names of the model's tensors; the contract between this client and the model repository.
-PIXELS = "pixels"
-PROBABILITIES = "probabilities"
+from ._tensors import PROBABILITIES, PROVENANCE, string_tensor, strings_in
+from ._transports.base import InferRequest, InferResponse, ModelConfig, ModelMetadata, RequestedOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,36 @@ class ModelInfo:
     max_batch_size: int | None
     max_queue_size: int | None
     backend: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where the served weights come from.
+
+    Attributes:
+        model_version: of the classifier.
+        weights: "checkpoint", or "stand-in" for seeded random weights whose verdicts mean nothing.
+        model_id: Hub id or folder that was exported.
+        revision: commit on the Hub; None for a folder.
+        precision: "fp32", "bf16" or "fp16".
+        model_pt_sha256: of the served TorchScript file, in hexadecimal.
+        labels: names of the classes by index.
+        document: all that the export wrote.
+    """
+
+    model_version: str
+    weights: str
+    model_id: str
+    revision: str | None
+    precision: str
+    model_pt_sha256: str
+    labels: tuple[str, ...]
+    document: Mapping[str, Any]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the weights are random, and the verdicts without meaning."""
+        return self.weights == "stand-in"
 
 
 def classes_in(metadata: ModelMetadata) -> int:
@@ -65,3 +97,51 @@ def info_from(
         max_queue_size=config.max_queue_size if config else None,
         backend=config.backend if config else None,
     )
+
+
+def provenance_request(
+    model: str, version: str, request_id: str, queue_timeout_microseconds: int, headers: Headers
+) -> InferRequest:
+    """The question for the `provenance.json` of one version of `model`, which a small model of that name answers."""
+    return InferRequest(
+        model=PROVENANCE,
+        version="",
+        request_id=request_id,
+        inputs={
+            "model": string_tensor([model.encode()], (1, 1)),
+            "version": string_tensor([version.encode()], (1, 1)),
+        },
+        outputs=(RequestedOutput(PROVENANCE),),
+        queue_timeout_microseconds=queue_timeout_microseconds,
+        headers=headers,
+    )
+
+
+def provenance_in(response: InferResponse, version: str) -> Provenance | None:
+    """The answer; None when nothing was written beside the weights.
+
+    Raises:
+        ProtocolError: it is no document of the export.
+    """
+    tensor = response.outputs.get(PROVENANCE)
+    texts = strings_in(tensor) if tensor is not None and tensor.datatype == "BYTES" else []
+    if len(texts) != 1:
+        raise ProtocolError(f"the answer has no output {PROVENANCE!r}")
+    if not texts[0]:
+        return None
+    try:
+        document = json.loads(texts[0])
+        return Provenance(
+            model_version=version,
+            weights=str(document["weights"]),
+            model_id=str(document["model_id"]),
+            revision=None if document["revision"] is None else str(document["revision"]),
+            precision=str(document["precision"]),
+            model_pt_sha256=str(document["model_pt_sha256"]),
+            labels=tuple(map(str, document["labels"])),
+            document=MappingProxyType(document),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ProtocolError(
+            f"the provenance of version {version} is not what `deepfake export` writes: export the weights again"
+        ) from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ._errors import InvalidArgumentError
-from ._policy_evidence import PolicyEvidence, checked_number
-from ._policy_file import read_policy_file, write_policy_file
+from ._errors import ImageError, InvalidArgumentError
+from ._images import read_encoded
 
 DEEPFAKE, REAL, UNSURE = "Deepfake", "Real one", "unsure"
 #: Temperatures beyond these bounds say nothing more: every score is all or nothing, or every one is a half.
@@ -21,6 +23,49 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # The smallest normal float32. The server's softmax may round what is below it to 0, whose logarithm is -∞; cut here,
 # the log-odds end at ±87 and are otherwise in the order of the logits.
 _SMALLEST = 2.0**-126
+
+_FORMAT = "deepfake-decision-policy"
+_FORMAT_VERSION = 1
+_MAX_FILE_BYTES = 64 * 1024  # a policy has about one thousand
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyEvidence:
+    """What the calibration images showed of a policy; for a person to read, nothing is decided by it.
+
+    Attributes:
+        deepfakes, real_photos: images of each kind.
+        error_rate_asked: highest share of each kind that may be taken for the other.
+        confidence: of the two upper bounds, 0.95.
+        photos_called_deepfake, deepfakes_called_real: errors made on these images.
+        photos_called_deepfake_bound, deepfakes_called_real_bound: upper bounds of the rates at which they are made on
+            images like these (Clopper and Pearson 1934, one-sided).
+        unsure: images left undecided.
+        ece_before, ece_after: expected calibration error of the scores, and of the calibrated ones.
+
+    Raises:
+        InvalidArgumentError: a count or a rate that cannot be one.
+    """
+
+    deepfakes: int
+    real_photos: int
+    error_rate_asked: float
+    confidence: float
+    photos_called_deepfake: int
+    photos_called_deepfake_bound: float
+    deepfakes_called_real: int
+    deepfakes_called_real_bound: float
+    unsure: int
+    ece_before: float
+    ece_after: float
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = f"evidence.{field.name}", getattr(self, field.name)
+            if field.type == "float":
+                _require_number(name, value, 0, 1)
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidArgumentError(f"{name} must be a count, not {value!r:.40}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,11 +100,11 @@ class DecisionPolicy:
     evidence: PolicyEvidence | None = None
 
     def __post_init__(self) -> None:
-        checked_number("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        _require_number("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
         thresholds = {"deepfake_threshold": self.deepfake_threshold, "real_threshold": self.real_threshold}
         for name, threshold in thresholds.items():
             if threshold is not None:
-                checked_number(name, threshold, 0, 1)
+                _require_number(name, threshold, 0, 1)
         upper, lower = self.deepfake_threshold, self.real_threshold
         if upper is not None and lower is not None and lower > upper:
             raise InvalidArgumentError(f"real_threshold, {lower:g}, must not be over deepfake_threshold, {upper:g}")
@@ -83,11 +128,10 @@ class DecisionPolicy:
             InvalidArgumentError: the file cannot be read or is no policy; in one line that names it.
         """
         try:
-            fields = read_policy_file(path)
-            expected = {field.name for field in dataclasses.fields(cls)}
-            _require_fields(fields, expected, "")
+            fields = _read_fields(path)
+            _require_names(fields, cls, "")
             if isinstance(evidence := fields["evidence"], dict):
-                _require_fields(evidence, {field.name for field in dataclasses.fields(PolicyEvidence)}, "evidence.")
+                _require_names(evidence, PolicyEvidence, "evidence.")
                 fields["evidence"] = PolicyEvidence(**evidence)
             return cls(**fields)
         except InvalidArgumentError as error:
@@ -99,7 +143,17 @@ class DecisionPolicy:
         Raises:
             OSError: it cannot be written; what was there is unchanged.
         """
-        write_policy_file(path, dataclasses.asdict(self))
+        target = Path(path)
+        document = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **dataclasses.asdict(self)}
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def probability(self, scores: Mapping[str, float]) -> float:
         """Calibrated probability of "Deepfake", 0 to 1.
@@ -141,8 +195,40 @@ def sigmoid(value: float) -> float:
     return small / (1 + small)
 
 
-def _require_fields(found: Mapping[str, object], expected: set[str], prefix: str) -> None:
+def _read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields in a policy's file, which may come from anywhere, with the format's own two left out.
+
+    Raises:
+        InvalidArgumentError: it cannot be read, or is not JSON of this format and version; without the file's name.
+    """
+    try:
+        content = read_encoded(path, _MAX_FILE_BYTES)
+    except ImageError as error:
+        raise InvalidArgumentError(f"no policy can be read there: {error.reason.partition(', the limit')[0]}") from None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InvalidArgumentError("not JSON; a policy is written by `deepfake calibrate`") from None
+    if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
+        raise InvalidArgumentError("not a policy of `deepfake calibrate`")
+    version = document.pop("format_version", None)
+    if version != _FORMAT_VERSION or isinstance(version, bool):
+        raise InvalidArgumentError(
+            f"a policy of format version {version!r:.40}, and this program reads {_FORMAT_VERSION}: update it, or "
+            "calibrate again"
+        )
+    return document
+
+
+def _require_names(found: Mapping[str, object], kind: type[DecisionPolicy | PolicyEvidence], prefix: str) -> None:
+    expected = {field.name for field in dataclasses.fields(kind)}
     if missing := sorted(expected - set(found)):
         raise InvalidArgumentError(f"{prefix}{missing[0]} is missing: calibrate again")
     if unknown := sorted(set(found) - expected):
         raise InvalidArgumentError(f"{prefix}{unknown[0]} is no field of a policy: calibrate again")
+
+
+def _require_number(name: str, value: object, low: float, high: float) -> None:
+    """Refuses what is not a number from `low` to `high`; NaN is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InvalidArgumentError(f"{name} must be a number from {low:g} to {high:g}, not {value!r:.40}")

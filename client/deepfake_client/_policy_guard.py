@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ._errors import PolicyMismatchError
+from ._model_info import Provenance
 from ._policy import DecisionPolicy
-from ._provenance import Provenance
 
 # A version keeps its weights for as long as a server runs, but servers are replaced under the same address.
 _TRUSTED_SECONDS = 30.0

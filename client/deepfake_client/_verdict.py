@@ -1,13 +1,17 @@
-"""What a call gives back: `Verdict`, or in a stream of many `Failure`."""
+"""What a call gives back, `Verdict` or `Failure`, and how it is read from the model's answer."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ._errors import DeepfakeError
+from ._errors import DeepfakeError, ProtocolError
+from ._policy import DecisionPolicy
+from ._tensors import PROBABILITIES, strings_in
+from ._transports.base import InferResponse, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class Verdict:
     request_id: str
     decision: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
+
     @property
     def ok(self) -> Literal[True]:
         """True: tells a `Verdict` from a `Failure`."""
@@ -55,7 +62,7 @@ class Verdict:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled, and verdicts travel between processes.
-        return _rebuild, (
+        return Verdict, (
             self.label,
             dict(self.scores),
             self.source,
@@ -64,18 +71,6 @@ class Verdict:
             self.request_id,
             self.decision,
         )
-
-
-def _rebuild(
-    label: str,
-    scores: dict[str, float],
-    source: str | None,
-    model: str,
-    version: str,
-    request_id: str,
-    decision: str | None,
-) -> Verdict:
-    return Verdict(label, MappingProxyType(scores), source, model, version, request_id, decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +93,76 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """The failure as plain types, ready for `json.dumps`."""
         return {"source": self.source, "error": str(self.error)}
+
+
+def probabilities_in(response: InferResponse, count: int) -> list[tuple[float, ...]]:
+    """The probabilities of `count` images, a tuple with one number for each class.
+
+    Raises:
+        ProtocolError: the tensor is missing, has another type or shape, or holds what are no probabilities.
+    """
+    tensor = response.outputs.get(PROBABILITIES)
+    if tensor is None:
+        raise ProtocolError(f"the answer has no output {PROBABILITIES!r}")
+    if tensor.datatype != "FP32" or len(tensor.shape) != 2 or tensor.shape[0] != count or tensor.shape[1] < 1:
+        raise ProtocolError(f"{PROBABILITIES} came as {tensor.datatype} of shape {tensor.shape} for {count} image(s)")
+    if len(tensor.data) != 4 * count * tensor.shape[1]:
+        raise ProtocolError(f"{PROBABILITIES} has {len(tensor.data)} bytes, which do not fit shape {tensor.shape}")
+    # For two numbers, numpy takes ten times as long as struct.
+    rows = list(struct.iter_unpack(f"<{tensor.shape[1]}f", tensor.data))
+    for row in rows:
+        # Written so that NaN fails too. Half precision leaves sums off by some 1e-3.
+        if not (min(row) >= 0 and abs(sum(row) - 1) < 0.05):
+            raise ProtocolError(f"{PROBABILITIES} are not between 0 and 1 with a sum of 1: the model is broken")
+    return rows
+
+
+def verdicts_from(
+    rows: list[tuple[float, ...]],
+    labels: tuple[str, ...],
+    response: InferResponse,
+    request_id: str,
+    source: str | None,
+    policy: DecisionPolicy | None,
+) -> list[Verdict]:
+    """One verdict for each row, with the decision of `policy` where there is one.
+
+    Raises:
+        InvalidArgumentError: the policy decides between other labels.
+    """
+    found = []
+    for row in rows:
+        scores = dict(zip(labels, row, strict=True))
+        found.append(
+            Verdict(
+                label=labels[row.index(max(row))],
+                scores=scores,
+                source=source,
+                model=response.model,
+                model_version=response.version,
+                request_id=request_id,
+                decision=None if policy is None else policy.decide(scores),
+            )
+        )
+    return found
+
+
+def labels_from(tensor: Tensor) -> tuple[str, ...]:
+    """Labels by class index from an output that was asked for as classes: BYTES, shape (1, K).
+
+    Triton shows `labels.txt` through the classification extension only, as "value:index:label" strings. The values have
+    six decimals, so scores are always read as raw floats, and the labels once for each version.
+
+    Raises:
+        ProtocolError: a class has no label, or two have the same.
+    """
+    by_index: dict[int, str] = {}
+    for element in strings_in(tensor):
+        _, _, rest = element.partition(":")
+        index, _, label = rest.partition(":")
+        if not index.isdecimal() or not label:
+            raise ProtocolError("the model's classes have no names: its labels.txt is missing on the server")
+        by_index[int(index)] = label
+    if not by_index or sorted(by_index) != list(range(len(by_index))) or len(set(by_index.values())) != len(by_index):
+        raise ProtocolError("the model's class names are incomplete or not distinct: check labels.txt on the server")
+    return tuple(by_index[index] for index in range(len(by_index)))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import logging.handlers
 import os
-import stat
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, VerdictLogError
-from ._image_source import name_of, read_encoded
+from ._images import name_of, read_encoded
 from ._inputs import ModelInput
 from ._transports.base import Tensor
 from ._verdict import Verdict
@@ -70,6 +70,35 @@ def _digest(content: bytes | memoryview, of: Literal["file", "pixels"]) -> Image
     return ImageDigest(hashlib.sha256(content).hexdigest(), of)
 
 
+class _Lines(io.FileIO):
+    """Appends with one write(2) each, so that several processes can share the file."""
+
+    def __init__(self, path: str) -> None:
+        # Only for its owner: who had which picture checked is nobody else's business.
+        super().__init__(path, "a+", opener=lambda path, flags: os.open(path, flags, 0o600))
+        size = os.fstat(self.fileno()).st_size
+        self._torn = size > 0 and os.pread(self.fileno(), 1, size - 1) != b"\n"
+
+    def write(self, content: Any, /) -> int:
+        # What a full disk cut off must not run into the next line.
+        content = b"\n" + content if self._torn else content
+        written = super().write(content) or 0
+        self._torn = written < len(content)
+        if self._torn:
+            raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
+        return written
+
+
+class _Handler(logging.handlers.WatchedFileHandler):
+    """Follows the file when it is rotated, and raises what goes wrong."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return io.TextIOWrapper(_Lines(self.baseFilename), encoding="utf-8", write_through=True)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        raise
+
+
 class VerdictLog:
     """Appends JSON lines to a file, which others may append to and rotate.
 
@@ -82,10 +111,7 @@ class VerdictLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
-            self._path = os.fspath(path)
-            self._lock = threading.Lock()
-            self._torn = False
-            self._file = self._open()
+            self._handler = _Handler(os.fspath(path))
         except (OSError, TypeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidArgumentError(f"verdict_log {path!r:.200} cannot be written: {reason}") from None
@@ -98,47 +124,19 @@ class VerdictLog:
         """
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = [
-            json.dumps(_entry(now, verdict, digest), ensure_ascii=False) + "\n"
+            json.dumps(_entry(now, verdict, digest), ensure_ascii=False)
             for verdict, digest in zip(verdicts, digests, strict=True)
         ]
-        content = "".join(lines).encode()
-        with self._lock:
-            try:
-                self._follow_rotation()
-                # What a full disk cut off must not run into the next line.
-                content = b"\n" + content if self._torn else content
-                written = os.write(self._file, content)
-                self._torn = written < len(content)
-            except OSError as error:
-                raise VerdictLogError(f"the verdict log {self._path} cannot be written: {error.strerror}") from None
-        if written < len(content):
-            raise VerdictLogError(f"the verdict log {self._path} took only a part of a line: is the disk full?")
+        try:
+            self._handler.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+        except OSError as error:
+            raise VerdictLogError(
+                f"the verdict log {self._handler.baseFilename} cannot be written: {error.strerror}"
+            ) from None
 
     def close(self) -> None:
         """Closes the file; may be repeated."""
-        with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
-
-    def _open(self) -> int:
-        # Only for its owner: who had which picture checked is nobody else's business.
-        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        status = os.fstat(file)
-        self._torn = stat.S_ISREG(status.st_mode) and os.pread(file, 1, max(0, status.st_size - 1)) not in (b"", b"\n")
-        return file
-
-    def _follow_rotation(self) -> None:
-        try:
-            at_path = Path(self._path).stat()
-            here = os.fstat(self._file)
-            if (at_path.st_dev, at_path.st_ino) == (here.st_dev, here.st_ino):
-                return
-        except FileNotFoundError:
-            pass
-        renewed = self._open()
-        os.close(self._file)
-        self._file = renewed
+        self._handler.close()
 
 
 def _entry(time: str, verdict: Verdict, digest: ImageDigest) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, bare
-from ._image_decoding import decode, require_pixels, upright_rgb
-from ._image_source import BinaryFile, name_of, read_encoded
+from ._images import BinaryFile, decode, name_of, read_encoded, require_pixels, upright_rgb
 
 __all__ = ["IMAGE_SIZE", "ImageLimits", "ImageSource", "Pixels", "load_image", "to_pixels"]
 

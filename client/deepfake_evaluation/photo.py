@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepfake_client import ImageError, ImageLimits
-from deepfake_client._image_source import read_encoded
+from deepfake_client._images import read_encoded
 from deepfake_client.preprocessing import load_image, to_pixels
 from PIL import Image
 

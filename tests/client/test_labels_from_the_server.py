@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from deepfake_client import OverloadedError, ProtocolError, Tensor
-from deepfake_client._labels import labels_from
+from deepfake_client._verdict import labels_from
 from deepfake_client.preprocessing import Pixels
 
 from tests.support.variants import AnyClient

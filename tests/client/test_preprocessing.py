@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +55,29 @@ def _swapped_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
-def test_pixels_equal_those_of_transformers_to_the_bit(varied: list[Path]) -> None:
+@pytest.fixture(scope="module")
+def pixels_of_transformers() -> Callable[[Path], np.ndarray]:
     image_utils = pytest.importorskip("transformers.image_utils", reason="transformers is not installed")
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
     processor = SiglipImageProcessorPil(resample=2, do_rescale=False, do_normalize=False)
-    for path in varied:
+
+    def pixels(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of palettes with transparency
-            expected = processor(image_utils.load_image(str(path)), return_tensors="np")["pixel_values"][0]
+            values = processor(image_utils.load_image(str(path)), return_tensors="np")["pixel_values"][0]
+        return np.moveaxis(values, 0, -1)
+
+    return pixels
+
+
+def test_pixels_equal_those_of_transformers_to_the_bit(
+    varied: list[Path], pixels_of_transformers: Callable[[Path], np.ndarray]
+) -> None:
+    for path in varied:
         pixels = to_pixels(load_image(path))
         assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)
-        np.testing.assert_array_equal(pixels, np.moveaxis(expected, 0, -1), err_msg=path.name)
+        np.testing.assert_array_equal(pixels, pixels_of_transformers(path), err_msg=path.name)
 
 
 def test_every_form_of_an_image_gives_the_same_pixels(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_names_lead_nowhere_but_to_the_models(url: str, model: str, version: str
     assert answer.as_numpy("provenance").tolist() == [[b""]]
 
 
+@pytest.mark.slow
 def test_weights_written_while_the_old_ones_are_served_are_not_claimed(repository: Path, tmp_path: Path) -> None:
     served = Path(shutil.copytree(repository, tmp_path / "model_repository"))
     _, provenance_file = exported_files(served)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -139,17 +140,45 @@ def test_a_verdict_that_cannot_be_recorded_is_not_given(make_client: Make, fake:
         make_client(transport=fake(), verdict_log="/dev/full").classify_pixels(pixels)
 
 
-def test_what_a_full_disk_cut_off_does_not_run_into_the_next_line(
-    log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_went_away_gives_no_verdicts_until_it_is_back(
+    make_client: Make, fake: Fake, tmp_path: Path, pixels: Pixels
 ) -> None:
-    write = os.write
-    with DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
-        monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:20]))
-        with pytest.raises(VerdictLogError, match="part of a line"):
+    log = tmp_path / "logs" / "verdicts.jsonl"
+    log.parent.mkdir()
+    client = make_client(transport=fake(), verdict_log=log)
+    client.classify_pixels(pixels)
+    log.unlink()
+    log.parent.rmdir()
+    for _ in range(2):
+        with pytest.raises(VerdictLogError, match="cannot be written: No such file"):
             client.classify_pixels(pixels)
-        monkeypatch.undo()
+    log.parent.mkdir()
+    for request_id in ("first", "second"):
+        client.classify_pixels(pixels, request_id=request_id)
+    assert [entry["request_id"] for entry in entries(log)] == ["first", "second"]
+
+
+@contextmanager
+def room_left(log: Path, size: int) -> Iterator[None]:
+    """The disk takes `size` more bytes of the log."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_a_full_disk_cut_off_does_not_run_into_the_next_line(log: Path, pixels: Pixels) -> None:
+    log.write_text("{}\n" * 100_000)  # beyond what else this process writes to a file meanwhile
+    with DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        with room_left(log, 20):
+            with pytest.raises(VerdictLogError, match="part of a line"):
+                client.classify_pixels(pixels)
+            with pytest.raises(VerdictLogError, match="File too large"):
+                client.classify_pixels(pixels)
         client.classify_pixels(pixels, request_id="next")
-    torn, line = log.read_text().splitlines()
+    torn, line = log.read_text().splitlines()[100_000:]
     assert len(torn) == 20
     assert json.loads(line)["request_id"] == "next"
     with log.open("a") as other:

@@ -25,8 +25,8 @@ from deepfake_client import (
     TLSError,
     UnknownModelError,
 )
-from deepfake_client._scores import probabilities_in
 from deepfake_client._transports import grpc_codec, http_codec
+from deepfake_client._verdict import probabilities_in
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2

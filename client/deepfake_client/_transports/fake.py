@@ -13,9 +13,7 @@ import numpy as np
 
 from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
 from .._inputs import EncodedInput
-from .._model_info import PIXELS, PROBABILITIES
-from .._provenance import PROVENANCE
-from .._string_tensors import string_tensor
+from .._tensors import PIXELS, PROBABILITIES, PROVENANCE, string_tensor
 from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 from .base import (
     InferRequest,

@@ -21,16 +21,16 @@ class TritonPythonModel:
         """Read what lies beside the weights that this server starts with."""
         self._repository = Path(args["model_repository"]).parent
         # Only a polling server loads what is written later.
-        self._keeps = b"--model-control-mode=poll" not in Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-        self._documents: dict[tuple[str, str], str] = {}
-        for path in self._repository.glob("*/*/provenance.json"):
-            self._document(path.parent.parent.name, path.parent.name)
+        self._polls = b"--model-control-mode=poll" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+        self._documents = self._read()
         # As in image_decoder: should this process die, the server ends, and is replaced.
         watch = 'read -r farewell || kill -TERM "$0"'
         self._watcher = subprocess.Popen(["/bin/sh", "-c", watch, str(os.getppid())], stdin=subprocess.PIPE)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each question with the text of the file, or with "" where there is none."""
+        found = self._read()
+        self._documents = found if self._polls else {**found, **self._documents}
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
@@ -38,30 +38,20 @@ class TritonPythonModel:
         self._watcher.communicate(b"farewell\n")
 
     def _answer(self, request: Any) -> Any:
-        asked = [
+        models, versions = (
             pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1) for name in ("model", "version")
-        ]
-        texts = [self._document(model.decode(), version.decode()) for model, version in zip(*asked, strict=True)]
-        found = np.array([text.encode() for text in texts], dtype=object).reshape(-1, 1)
+        )
+        texts = [self._documents.get(names, b"") for names in zip(models, versions, strict=True)]
+        found = np.array(texts, dtype=object).reshape(-1, 1)
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("provenance", found)])
 
-    def _document(self, model: str, version: str) -> str:
-        known = self._documents.get((model, version))
-        if known is not None:
-            return known
-        # Names come from anybody: only a folder that a listing shows is looked into.
-        path = next(
-            (
-                folder / "provenance.json"
-                for folder in self._repository.glob("*/*")
-                if (folder.parent.name, folder.name) == (model, version)
-            ),
-            None,
-        )
-        try:
-            text = path.read_text(encoding="utf-8") if path and path.stat().st_size <= _MAX_BYTES else ""
-        except (OSError, UnicodeDecodeError):
-            text = ""  # not written yet, or not by the export
-        if text and self._keeps:
-            self._documents[model, version] = text
-        return text
+    def _read(self) -> dict[tuple[bytes, bytes], bytes]:
+        """The documents in the repository by model and version. Names asked for come from anybody, and open no file."""
+        documents = {}
+        for path in self._repository.glob("*/*/provenance.json"):
+            try:
+                if path.stat().st_size <= _MAX_BYTES:
+                    documents[path.parent.parent.name.encode(), path.parent.name.encode()] = path.read_bytes()
+            except OSError:
+                continue  # of a version that was removed just now, or not for this user to read
+        return documents

@@ -1,0 +1,283 @@
+"""From what a caller hands over as an image to its encoded bytes, and from those to upright RGB.
+
+No more is read, and nothing larger decoded, than the limits allow. Whatever goes wrong is an `ImageError`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from ._errors import (
+    ImageCorruptError,
+    ImageError,
+    ImageFormatError,
+    ImageReadError,
+    ImageTooLargeError,
+    InvalidArgumentError,
+    one_line,
+)
+from ._image_limits import require_few_parts
+
+
+class BinaryFile(Protocol):
+    """A file object opened in binary mode; it is read from where it stands and is not closed."""
+
+    def read(self, size: int = ..., /) -> bytes | None: ...
+
+
+def name_of(source: object) -> str | None:
+    """How errors and verdicts call `source`: its path, the name of the file object, or None."""
+    if isinstance(source, str):
+        return source
+    try:
+        if isinstance(source, os.PathLike):
+            return os.fsdecode(source)
+        name = getattr(source, "filename", None) or getattr(source, "name", None)
+    except Exception:
+        return None  # the caller's own class; what is wrong with it is told when it is read
+    return name if isinstance(name, str) and name else None
+
+
+def read_encoded(source: Any, max_bytes: int) -> bytes:
+    """The encoded image in `source`: a path, a bytes-like object or a binary file object.
+
+    Raises:
+        ImageReadError: the path is missing, is not a regular file, or cannot be read.
+        ImageFormatError: there is not a single byte.
+        ImageTooLargeError: there are more than `max_bytes`; no more than one byte beyond them is read.
+        InvalidArgumentError: `source` is none of these.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        data = _read_path(source, max_bytes)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        _require_bytes(memoryview(source).nbytes, max_bytes)
+        data = bytes(source)
+    elif callable(getattr(source, "read", None)):
+        data = _read_file(source, max_bytes)
+    else:
+        raise InvalidArgumentError(
+            "an image must be a path, bytes, a binary file object, a PIL image or a uint8 array of shape "
+            f"(height, width, 3), not {type(source).__name__}"
+        )
+    if not data:
+        raise ImageFormatError("empty file")
+    return data
+
+
+def _require_bytes(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ImageTooLargeError(f"more than {max_bytes:,} bytes, the limit set by max_bytes")
+
+
+def _read_path(source: str | os.PathLike[Any], max_bytes: int) -> bytes:
+    if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+        raise ImageReadError("an address, not a file: fetch it and pass the bytes")
+    try:
+        path = Path(os.fsdecode(source))
+        # Asked before it is opened: opening a pipe waits for its writer, opening some devices acts on them.
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageReadError("a folder, not an image file")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageReadError("a device, pipe or socket, not a regular file: read it and pass the bytes")
+        _require_bytes(status.st_size, max_bytes)
+        with path.open("rb", buffering=0) as file:
+            return _read_file(file, max_bytes)
+    except FileNotFoundError:
+        raise ImageReadError("no such file") from None
+    except (OSError, ValueError) as error:
+        # ValueError: a path with a null character in it
+        raise ImageReadError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read_file(file: BinaryFile, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    left = max_bytes + 1
+    while left > 0:
+        try:
+            chunk = file.read(left)
+        except Exception as error:
+            # A file object is the caller's own code or a network stream: it may raise anything.
+            raise ImageReadError(f"cannot be read: {one_line(str(error)) or type(error).__name__}") from None
+        if not chunk:
+            break
+        if not isinstance(chunk, bytes):
+            raise InvalidArgumentError("the file object gives text: open it in binary mode, 'rb'")
+        chunks.append(chunk)
+        left -= len(chunk)
+    _require_bytes(max_bytes + 1 - left, max_bytes)
+    return b"".join(chunks)
+
+
+class _Format(NamedTuple):
+    """A format by what its files begin with; `open` is None where it is known by name only."""
+
+    name: str
+    begins: bytes
+    open: Callable[[IO[bytes]], ImageFile.ImageFile] | None = None
+
+    def matches(self, data: bytes) -> bool:
+        return re.match(self.begins, data[:4096], re.DOTALL) is not None
+
+
+# The classes are called by themselves, not through Image.open: that one looks at files in some forty formats, some
+# of them decoded in Python, and judges sizes by a limit of the whole process. PPM is left out for the former reason;
+# a multi-picture JPEG (MPO) is read as the JPEG it begins with, which is its first picture.
+_FORMATS = (
+    _Format("JPEG", rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    _Format("PNG", rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    _Format("WebP", rb"RIFF.{4}WEBP", WebPImagePlugin.WebPImageFile if features.check("webp") else None),
+    _Format("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+    _Format("BMP", rb"BM", BmpImagePlugin.BmpImageFile),
+    _Format("TIFF", rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
+    # An ISO base media file lists the brands that it conforms to.
+    _Format(
+        "AVIF", rb".{4}ftyp(.{4}){0,30}?avi[fs]", AvifImagePlugin.AvifImageFile if features.check("avif") else None
+    ),
+    _Format("HEIC", rb".{4}ftyp(.{4}){0,30}?(hei[cmsx]|hev[cx]|mif1|msf1)"),
+    _Format("a video", rb".{4}ftyp"),
+    _Format("SVG", rb"(?i)[\xef\xbb\xbf\s]*(<svg|<\?xml.*<svg)"),
+    _Format("PDF", rb"(?i)[\xef\xbb\xbf\s]*%pdf"),
+    _Format("a web page", rb"(?i)[\xef\xbb\xbf\s]*(<!doctype html|<html)"),
+    _Format("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
+    _Format("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    _Format("Photoshop", rb"8BPS"),
+)
+_DECODED = ", ".join(each.name for each in _FORMATS if each.open)
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Where Pillow's `getexif` looks for an orientation.
+_ORIENTATION_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """The first frame of the encoded image, RGB and upright.
+
+    The size is judged by the header, before any pixel is decoded.
+    """
+    known = next((each for each in _FORMATS if each.matches(data)), None)
+    if known is None:
+        raise ImageFormatError(f"not an image ({_DECODED} expected)")
+    if known.open is None:
+        raise ImageFormatError(f"{known.name} is not decoded here: convert it to one of {_DECODED}")
+    require_few_parts(known.name, data)
+    with _pillow_errors_typed(known.name):
+        image = known.open(BytesIO(data))
+        require_pixels(image.size, max_pixels)
+        if any(tile[0] in Image.DECODERS for tile in image.tile):
+            # Decoders in this registry are written in Python: a few bytes of a run-length-encoded BMP keep them busy
+            # for minutes.
+            raise ImageFormatError(f"a run-length-encoded {known.name} is not decoded: save it uncompressed or as PNG")
+        return _to_rgb(image)
+
+
+def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    """A PIL image of the caller's, RGB and upright; the image itself where it is both already."""
+    require_pixels(image.size, max_pixels)
+    with _pillow_errors_typed(image.format or "image"):
+        return _to_rgb(image)
+
+
+def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    """Refuses a `(width, height)` over the limit."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageFormatError(f"no pixels: {width} × {height}")
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"{width} × {height} is more than {max_pixels:,} pixels, the limit set by max_pixels")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    if transposition is not None:
+        image = image.transpose(transposition)
+        # Pillow keeps what said that it has to be turned, and the image may come back here.
+        image.info = {key: value for key, value in image.info.items() if key not in _ORIENTATION_KEYS}
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block is damaged, as viewers do."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+@contextmanager
+def _pillow_errors_typed(name: str) -> Iterator[None]:
+    """Makes an `ImageError` of whatever Pillow raises about an image of format `name`, and silences its warnings."""
+    try:
+        with _pillow_warnings_ignored():
+            yield
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError):
+        raise ImageTooLargeError(f"{name} of a size that does not fit into memory") from None
+    except Exception as error:
+        detail = one_line(str(error), 120)
+        if "truncated" in detail.lower() or isinstance(error, EOFError):
+            raise ImageCorruptError(f"truncated {name}: the file ends before the image does") from None
+        raise ImageCorruptError(f"damaged {name}" + (f" ({detail})" if detail else "")) from None
+
+
+_IGNORED: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_ignoring_lock = threading.Lock()
+_ignoring_threads = 0
+
+
+@contextmanager
+def _pillow_warnings_ignored() -> Iterator[None]:
+    """Ignores warnings raised inside Pillow while at least one thread is in this block.
+
+    `warnings.catch_warnings` swaps the filters of the whole process: two threads that leave it in the wrong order leave
+    the wrong filters behind. `warnings.filterwarnings` makes Python forget which warnings it has shown already.
+    """
+    global _ignoring_threads
+    filters: Any
+    with _ignoring_lock:
+        _ignoring_threads += 1
+        filters = warnings.filters
+        if not any(entry is _IGNORED for entry in filters):
+            filters.insert(0, _IGNORED)
+    try:
+        yield
+    finally:
+        with _ignoring_lock:
+            _ignoring_threads -= 1
+            filters = warnings.filters
+            if _ignoring_threads == 0:
+                filters[:] = [entry for entry in filters if entry is not _IGNORED]
