@@ -16,9 +16,10 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from tritonclient.utils import InferenceServerException
 
 from tests.support.calls import BareClient
-from tests.support.failing_model import FAILING_MODEL
+from tests.support.changed_repository import FAILING_MODEL, QUEUE_LIMIT
 from tests.support.metrics import settled
-from tests.support.queue_limit import QUEUE_LIMIT
+
+pytestmark = pytest.mark.slow  # a server of its own, with short queues
 
 MODEL, DECODER, ENSEMBLE = "deepfake_vs_real", "image_decoder", "deepfake_vs_real_image"
 RANDOM = np.random.default_rng(1)
