@@ -12,13 +12,13 @@ Prometheus runs `--faster` times as fast as in a cluster, so that a phase of a m
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,8 @@ class Panel:
         return self.row.startswith(_MADE_UP_ROWS)
 
 
-Values = dict[tuple[Panel, str], float]
+#: Name → begin and end in seconds since 1970.
+Phases = dict[str, tuple[float, float]]
 
 
 def read_panels(dashboard: Path, faster: int) -> list[Panel]:
@@ -85,37 +86,27 @@ def fill_in(expression: str, faster: int) -> str:
     return expression.replace("$namespace", NAMESPACE).replace("$__rate_interval", f"{max(60 // faster, 2)}s")
 
 
-def read_values(prometheus: LocalPrometheus, panels: Sequence[Panel]) -> Values:
-    """Panel and series → value, now; every expression has at least one entry."""
-    values: Values = {}
-    for panel in panels:
-        for legend, expression in panel.queries:
-            series = prometheus.query(expression) or [({}, math.nan)]
-            values |= {
-                (panel, name): value for name, value in sorted((_name(legend, at), value) for at, value in series)
-            }
-    return values
-
-
-def _name(legend: str, labels: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend).strip()
-
-
-def table(phases: Mapping[str, Values]) -> str:
-    """Markdown: a section for each row of the dashboard, a line for each series, a column for each phase."""
-    panels = list(dict.fromkeys(panel for values in phases.values() for panel, _ in values))
-    series = sorted(
-        dict.fromkeys(key for values in phases.values() for key in values), key=lambda key: panels.index(key[0])
-    )
+def table(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases) -> str:
+    """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase."""
     lines, row = [], ""
-    for panel, name in series:
+    for panel in panels:
         if panel.row != row:
             row = panel.row
             lines += ["", f"## {row}{' — made-up figures, to show the panels' if panel.made_up else ''}", ""]
             lines += [f"| panel | series | {' | '.join(phases)} |", "|---|---|" + "---:|" * len(phases)]
-        shown = [_formatted(values.get((panel, name), math.nan), panel.unit) for values in phases.values()]
-        lines.append(f"| {panel.title} | {name} | {' | '.join(shown)} |")
-    return "\n".join(lines[1:]) + "\n"
+        for legend, expression in panel.queries:
+            values = [
+                {_name(legend, labels): value for labels, value in prometheus.query(expression, end)}
+                for _, end in phases.values()
+            ]
+            for name in sorted({name for at_end in values for name in at_end}) or [legend]:
+                shown = " | ".join(_formatted(at_end.get(name, math.nan), panel.unit) for at_end in values)
+                lines.append(f"| {panel.title} | {name} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _name(legend: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend).strip()
 
 
 def _formatted(value: float, unit: str) -> str:
@@ -125,10 +116,8 @@ def _formatted(value: float, unit: str) -> str:
     return f"{value * factor:.{digits}f}".removesuffix("." + "0" * digits) + suffix
 
 
-def draw(
-    prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Mapping[str, tuple[float, float]], path: Path
-) -> None:
-    """Write a PNG of every panel whose series are Triton's own; `phases`: name → begin and end in seconds since 1970."""
+def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
+    """Write a PNG of every panel whose series are Triton's own."""
     shown = [panel for panel in panels if not panel.made_up]
     begin, end = min(begin for begin, _ in phases.values()), max(end for _, end in phases.values())
     rows = math.ceil(len(shown) / _COLUMNS)
@@ -137,11 +126,8 @@ def draw(
         factor, _, unit = _UNITS[panel.unit]
         for legend, expression in panel.queries:
             for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
-                moments, values = zip(*samples, strict=True)
-                name = _name(legend, labels)
-                axis.plot(
-                    [at - begin for at in moments], [value * factor for value in values], label=name, linewidth=1.3
-                )
+                moments, values = [at - begin for at, _ in samples], [value * factor for _, value in samples]
+                axis.plot(moments, values, label=_name(legend, labels), linewidth=1.3)
         for number, (name, (start, stop)) in enumerate(phases.items()):
             axis.axvspan(start - begin, stop - begin, color="0.5", alpha=0.06 + 0.08 * number, linewidth=0)
             middle = (start + stop) / 2 - begin
@@ -165,54 +151,51 @@ def main() -> None:
     parser.add_argument("--phase-seconds", type=float, default=60.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
     panels = read_panels(options.observability / "dashboard.json", options.faster)
-    values: dict[str, Values] = {}
-    alerts: dict[str, list[str]] = {}
-    times: dict[str, tuple[float, float]] = {}
+    options.output.mkdir(parents=True, exist_ok=True)
     server = EmbeddedTriton(options.repository, drain_seconds=1)
     try:
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             server.start()
             stack.callback(server.kill)
-            weights = _weights(server.grpc_url)
             exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
             targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
-            prometheus = LocalPrometheus(
-                targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster
+            prometheus = stack.enter_context(
+                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster)
             )
-            stack.enter_context(prometheus)
-            stack.enter_context(Callers(server.grpc_url, mixed=True))
-            for phase, callers in PHASES.items():
-                with Callers(server.grpc_url, callers, pause_seconds=0):
-                    began = time.time()
-                    time.sleep(options.phase_seconds)
-                    values[phase] = read_values(prometheus, panels)
-                    alerts[phase] = sorted({alert.name for alert in prometheus.firing()})
-                    times[phase] = (began, time.time())
-            options.output.mkdir(parents=True, exist_ok=True)
-            draw(prometheus, panels, times, options.output / "panels.png")
+            weights = _weights(server.grpc_url)
+            phases = _load(server.grpc_url, options.phase_seconds)
+            draw(prometheus, panels, phases, options.output / "panels.png")
+            report = "\n".join(
+                [
+                    "# The dashboard under load\n",
+                    f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on",
+                    f"the same machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run.",
+                    f"Each load lasts {options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do",
+                    f"not; {PHASES['overload']} more. `panels.png` has the same over time. – stands for no value.\n",
+                    *(_fired(prometheus, phase, end) for phase, (_, end) in phases.items()),
+                    table(prometheus, panels, phases),
+                ]
+            )
     except (EmbeddedTritonError, PrometheusError, RulesError) as error:
         sys.exit(f"dashboard: {error}")
-    fired = [
-        f"- Alerts that fire at the end of «{phase}»: {', '.join(names) or 'none'}" for phase, names in alerts.items()
-    ]
-    report = _INTRODUCTION.format(
-        processor=processor_name(), cores=cores(), weights=weights, faster=options.faster, seconds=options.phase_seconds,
-        capacity=PHASES["at capacity"], overload=PHASES["overload"], alerts="\n".join(fired),
-    ) + table(values)  # fmt: skip
     (options.output / "values.md").write_text(report)
     print(report, end="")
 
 
-_INTRODUCTION = """\
-# The dashboard under load
+def _load(url: str, phase_seconds: float) -> Phases:
+    phases: Phases = {}
+    with Callers(url, mixed=True):
+        for phase, callers in PHASES.items():
+            with Callers(url, callers, pause_seconds=0):
+                began = time.time()
+                time.sleep(phase_seconds)
+                phases[phase] = (began, time.time())
+    return phases
 
-By `make dashboard` on {processor}, {cores} cores, {weights}; Triton, Prometheus and the load on the same machine.
-Prometheus ran {faster} times as fast as in a cluster; Grafana itself was not run. Each load lasts {seconds:.0f} s: one
-caller who pauses; {capacity} more who do not; {overload} more. `panels.png` has the same over time. – stands for no value.
 
-{alerts}
-
-"""
+def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:
+    alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
+    return f"- Alerts that fire at the end of «{phase}»: {', '.join(sorted(alerts)) or 'none'}"
 
 
 def _weights(url: str) -> str:

@@ -80,18 +80,6 @@ class Fault:
     measured_latency: bool = False
 
 
-def _overload(testbed: Testbed) -> None:
-    testbed.callers.flood(FLOOD_CALLERS)
-
-
-def _kill_worker(testbed: Testbed) -> None:
-    _workers(testbed)[0].kill()
-
-
-def _kill_server(testbed: Testbed) -> None:
-    psutil.Process(testbed.servers[0].pid).kill()
-
-
 def _restart_with_broken_model(testbed: Testbed) -> None:
     testbed.servers[-1].kill()
     (testbed.models[-1] / "1" / "model.pt").write_bytes(b"no TorchScript")
@@ -135,15 +123,19 @@ FAULTS = {
     "overload": Fault(
         f"{FLOOD_CALLERS} callers at once",
         ("TritonQueueFull", "TritonLatencyBudgetBurnsFast"),
-        _overload,
+        lambda testbed: testbed.callers.flood(FLOOD_CALLERS),
         measured_latency=True,
     ),
     "killed-worker": Fault(
         "a worker process of deepfake_vs_real is killed, and nobody ends the server",
         ("TritonModelFails", "TritonErrorBudgetBurnsFast"),
-        _kill_worker,
+        lambda testbed: _workers(testbed)[0].kill(),
     ),
-    "stopped-server": Fault("the only server is killed", ("TritonNoReadyReplica",), _kill_server),
+    "stopped-server": Fault(
+        "the only server is killed",
+        ("TritonNoReadyReplica",),
+        lambda testbed: psutil.Process(testbed.servers[0].pid).kill(),
+    ),
     "broken-model": Fault(
         "one of two replicas is restarted with a model.pt that does not load",
         ("TritonReplicaNotScraped",),
@@ -249,9 +241,15 @@ def _play(name: str, testbed: Testbed, watching_seconds: float, minute: float) -
     """Break it, watch, and print what fired; whether that was what should."""
     fault = FAULTS[name]
     too_early = {alert.name for alert in testbed.prometheus.firing()}
+    fired: dict[str, tuple[Alert, float]] = {}
     began = time.monotonic()
     fault.inject(testbed)
-    fired = _watch(testbed.prometheus, began, set(fault.fires), watching_seconds)
+    while (passed := time.monotonic() - began) < watching_seconds or (
+        passed < _PATIENCE_SECONDS and not set(fault.fires) <= set(fired)
+    ):
+        for alert in testbed.prometheus.firing():
+            fired.setdefault(alert.name, (alert, time.monotonic() - began))
+        time.sleep(0.2)
     print(f"{name}: {fault.what}")
     for alert, seconds in fired.values():
         took = f"{seconds:5.1f} s = {seconds / minute:4.1f} min"
@@ -260,20 +258,6 @@ def _play(name: str, testbed: Testbed, watching_seconds: float, minute: float) -
     others = ", ".join(sorted(too_early | (set(fired) - set(fault.fires))))
     print(f"  expected and silent: {silent or 'none'}; fired and not expected: {others or 'none'}", flush=True)
     return not silent and not others
-
-
-def _watch(
-    prometheus: LocalPrometheus, began: float, expected: set[str], watching_seconds: float
-) -> dict[str, tuple[Alert, float]]:
-    """Alerts by name, with the seconds from `began` until each fired; while patience lasts, until all expected have."""
-    fired: dict[str, tuple[Alert, float]] = {}
-    while (passed := time.monotonic() - began) < watching_seconds or (
-        not expected <= set(fired) and passed < _PATIENCE_SECONDS
-    ):
-        for alert in prometheus.firing():
-            fired.setdefault(alert.name, (alert, time.monotonic() - began))
-        time.sleep(0.2)
-    return fired
 
 
 if __name__ == "__main__":

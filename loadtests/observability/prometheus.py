@@ -26,7 +26,6 @@ from loadtests.observability.rules import read_groups, shortened
 _LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 10.0
 
 
 class PrometheusError(Exception):
@@ -35,11 +34,7 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What is scraped, with the labels that the PodMonitor `triton` gives in a cluster.
-
-    Attributes:
-        metrics_url: http://host:port/metrics.
-    """
+    """What is scraped, http://host:port/metrics, with the labels that the PodMonitor `triton` gives in a cluster."""
 
     metrics_url: str
     pod: str = "triton-local"
@@ -79,9 +74,9 @@ class PrometheusApi:
         query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "15m"}
         return f"{self.url}/graph?{urllib.parse.urlencode(query)}"
 
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that `expression` gives now; a scalar has no labels."""
-        data = self._get("query", query=expression)
+    def query(self, expression: str, moment: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series at `moment` (seconds since 1970) or now; a scalar has no labels."""
+        data = self._get("query", query=expression, time=moment or time.time())
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
@@ -122,13 +117,8 @@ class PrometheusApi:
 class LocalPrometheus(PrometheusApi):
     """A Prometheus that scrapes `targets` and evaluates the rules of `rules_folder`; as a context manager.
 
-    Args:
-        targets: what to scrape.
-        rules_folder: deploy/observability.
-        objectives: recorded series → value in place of that of objectives-prometheusrule.yaml.
-        scrape_interval: as Prometheus writes it.
-        faster: divides every duration, the scrape interval and the reach of an instant query included: at 60 a minute is
-            a second long.
+    `objectives` and `faster` as in rules.read_groups; `faster` also divides the scrape interval and the reach of an instant
+    query, so that at 60 a minute is a second long.
     """
 
     def __init__(
@@ -173,7 +163,8 @@ class LocalPrometheus(PrometheusApi):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
-            resources.callback(_end, process)
+            resources.callback(process.wait)
+            resources.callback(process.kill)  # its data goes with it
             self._wait_until_scraped(process, log)
             self._resources = resources.pop_all()
         return self
@@ -209,12 +200,3 @@ class LocalPrometheus(PrometheusApi):
             time.sleep(0.1)
         last = (log.read_text(errors="replace").strip().splitlines() or ["no answer"])[-1]
         raise PrometheusError(f"prometheus did not start: {last}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -40,15 +40,10 @@ def read_groups(folder: Path, objectives: Mapping[str, float] | None = None, fas
         for rule in group["rules"]:
             if objectives and rule.get("record") in objectives:
                 rule["expr"] = f"vector({objectives[rule['record']]})"
-            rule["expr"] = shortened_windows(rule["expr"], faster)
+            rule["expr"] = _WINDOW.sub(lambda window: f"[{shortened(window[1], faster)}]", rule["expr"])
             if "for" in rule:
                 rule["for"] = shortened(rule["for"], faster)
     return groups
-
-
-def shortened_windows(expression: str, faster: int) -> str:
-    """`expression` with every range, as `[5m]`, divided by `faster`."""
-    return _WINDOW.sub(lambda window: f"[{shortened(window[1], faster)}]", expression)
 
 
 def shortened(duration: str, faster: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.observability.dashboard import NAMESPACE, draw, fill_in, read_panels, read_values, table
+from loadtests.observability.dashboard import NAMESPACE, draw, fill_in, read_panels, table
 from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
 from loadtests.observability.prometheus import LocalPrometheus, Target
@@ -65,10 +65,11 @@ def test_every_expression_gives_a_series(prometheus: LocalPrometheus) -> None:
 def test_the_table_and_the_picture_hold_every_panel(prometheus: LocalPrometheus, tmp_path: Path) -> None:
     read = read_panels(OBSERVABILITY / "dashboard.json", FASTER)
     now = time.time()
-    text = table({"now": read_values(prometheus, read)})
-    draw(prometheus, read, {"before": (now - 4, now - 2), "now": (now - 2, now)}, tmp_path / "panels.png")
+    phases = {"before": (now - 4, now - 2), "now": (now - 2, now)}
+    text = table(prometheus, read, phases)
+    draw(prometheus, read, phases, tmp_path / "panels.png")
     assert all(f"\n| {panel.title} | " in text for panel in read)
-    assert "| Pending requests | limit | 256 |" in text
+    assert "| Pending requests | limit | 256 | 256 |" in text
     assert re.findall("^## (.+) — made-up figures", text, re.MULTILINE) == [
         "Replicas and autoscaler (needs kube-state-metrics)",
         "GPU (needs dcgm-exporter)",
