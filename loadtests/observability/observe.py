@@ -9,9 +9,8 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import click
 from deepfake_cli.console import INTERRUPTED, fail, say, waiting
@@ -22,8 +21,8 @@ from deepfake_deploy.embedded.accelerator import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import LocalPrometheus, PrometheusError, Target, require_prometheus
-from loadtests.observability.rules import CPU_OBJECTIVES, RulesError, read_groups
+from loadtests.observability.prometheus import LocalPrometheus, Target, require_prometheus
+from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError, read_groups
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a newcomer may want to ask, beside the pages that Prometheus itself offers.
@@ -75,11 +74,11 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     except KeyboardInterrupt:
         say("Stopping")
         sys.exit(0 if shown else INTERRUPTED)
-    except (ExportError, EmbeddedTritonError, PrometheusError, RulesError) as error:
+    except (ExportError, EmbeddedTritonError, PrometheusError) as error:
         fail(str(error))
 
 
-def _handle_signals(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> None:
+def _handle_signals(handler: Any) -> None:
     for number in _SIGNALS:
         signal.signal(number, handler)
 

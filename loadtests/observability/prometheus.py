@@ -21,15 +21,11 @@ import yaml
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 from deepfake_deploy.embedded.ports import reserved_ports
 
-from loadtests.observability.rules import read_groups, shortened
+from loadtests.observability.rules import PrometheusError, read_groups, shortened
 
 _LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 60.0
-
-
-class PrometheusError(Exception):
-    """Prometheus cannot run or answer: one sentence that names the thing, the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,6 @@ class Target:
     pod: str = "triton-local"
     namespace: str = "deepfake"
     job: str = "deepfake-vs-real"
-
-
-@dataclass(frozen=True)
-class Alert:
-    """One alert that fires."""
-
-    name: str
-    severity: str
-    description: str
 
 
 def require_prometheus() -> str:
@@ -91,13 +78,13 @@ class PrometheusApi:
             for series in data["result"]
         ]
 
-    def firing(self) -> list[Alert]:
-        """The alerts that fire now."""
-        return [
-            Alert(alert["labels"]["alertname"], alert["labels"]["severity"], alert["annotations"]["description"])
-            for alert in self._get("alerts")["alerts"]
-            if alert["state"] == "firing"
-        ]
+    def firing(self) -> dict[str, str]:
+        """Name → "(severity): description" of the alerts that fire now."""
+        firing = [alert for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"]
+        return {
+            alert["labels"]["alertname"]: f"({alert['labels']['severity']}): {alert['annotations']['description']}"
+            for alert in firing
+        }
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule as Prometheus describes it, with `name`, `health` and, where it failed, `lastError`."""

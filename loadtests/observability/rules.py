@@ -16,8 +16,8 @@ _WINDOW = re.compile(r"\[(\w+)\]")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-class RulesError(Exception):
-    """There are no rules: one sentence that says where, and the way out."""
+class PrometheusError(Exception):
+    """Prometheus cannot run or answer, or has no rules: one sentence with the thing, the reason and the way out."""
 
 
 def read_groups(folder: Path, objectives: Mapping[str, float] | None = None, faster: int = 1) -> list[dict[str, Any]]:
@@ -29,11 +29,11 @@ def read_groups(folder: Path, objectives: Mapping[str, float] | None = None, fas
         faster: divides every window, `for` and interval; the expressions stay as they are.
 
     Raises:
-        RulesError: there is none.
+        PrometheusError: there is none.
     """
     paths = sorted(folder.glob("*-prometheusrule.yaml"))
     if not paths:
-        raise RulesError(f"{folder}: no *-prometheusrule.yaml in it; name the project's deploy/observability")
+        raise PrometheusError(f"{folder}: no *-prometheusrule.yaml in it; name the project's deploy/observability")
     groups = [group for path in paths for group in yaml.safe_load(path.read_text())["spec"]["groups"]]
     for group in groups:
         group["interval"] = shortened(group["interval"], faster)

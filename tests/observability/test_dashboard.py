@@ -89,7 +89,7 @@ def test_every_rule_is_evaluated_and_nothing_fires_under_a_light_load(prometheus
     evaluated = prometheus.rules()
     assert len(evaluated) == len(rules())
     assert [(rule["name"], rule.get("lastError")) for rule in evaluated if rule["health"] != "ok"] == []
-    assert prometheus.firing() == []
+    assert prometheus.firing() == {}
 
 
 def test_panels_say_what_they_show_and_do_not_overlap() -> None:
