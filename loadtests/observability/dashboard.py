@@ -200,6 +200,8 @@ def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:
 def _weights(url: str) -> str:
     with DeepfakeClient(url) as client:
         provenance = client.provenance()
+    if provenance is None:
+        return "weights of unknown origin"
     return f"{'stand-in weights' if provenance.stand_in else provenance.model_id} in {provenance.precision}"
 
 

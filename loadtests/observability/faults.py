@@ -6,7 +6,7 @@ For each fault: starts embedded Tritons with a light load and a Prometheus with 
 until all is quiet, breaks something, and prints which alerts fire and when. Exits with 1 when one that is expected does
 not fire, or any other does, before the fault or in the twenty minutes after it.
 
-Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold 64
+Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold 32
 requests. The objectives are those for CPUs; for the two faults of latency it is eight times what a healthy server took.
 """
 
@@ -37,7 +37,7 @@ from loadtests.observability.prometheus import LocalPrometheus, Target
 from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
 
 # The usual 256 take longer to answer than the queue's timeout on a slow machine; these do not, unless it is very busy.
-QUEUE_REQUESTS, FLOOD_CALLERS = 64, 150
+QUEUE_REQUESTS, FLOOD_CALLERS = 32, 80
 # The stub answers Triton's question whether it is healthy several times a second; frozen for longer it counts as dead.
 FROZEN_SECONDS, RUNNING_SECONDS = 0.25, 0.012
 # The faults exceed this multiple of a healthy server's latency; a machine that is busy for a moment does not.

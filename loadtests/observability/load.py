@@ -6,7 +6,7 @@ import asyncio
 import io
 import itertools
 import threading
-from contextlib import AsyncExitStack
+from functools import partial
 
 import numpy as np
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
@@ -50,10 +50,10 @@ class Callers:
         self._thread.join()
 
     async def _work(self) -> None:
-        options = {"max_retries": 0, "timeout": _DEADLINE_SECONDS, "max_connections": 2048}
-        async with AsyncExitStack() as stack:
-            by_pixels = await stack.enter_async_context(AsyncDeepfakeClient(self._url, **options))
-            by_image = await stack.enter_async_context(AsyncDeepfakeClient(self._url, decode="server", **options))
+        connect = partial(
+            AsyncDeepfakeClient, self._url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048
+        )
+        async with connect() as by_pixels, connect(decode="server") as by_image:
             tasks: list[asyncio.Task[None]] = []
             while not self._end.is_set():
                 tasks += [asyncio.create_task(self._call(by_pixels, by_image)) for _ in range(len(tasks), self._wanted)]

@@ -6,6 +6,7 @@ python -m loadtests.observability.observe [--load-seconds 120]
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -90,7 +91,7 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> Non
         "Alerts": f"{prometheus.url}/alerts",
         "Rules": f"{prometheus.url}/rules",
         **{name: prometheus.graph(expression) for name, expression in QUERIES.items()},
-        "Your own images": f"{Path(sys.executable).parent / 'deepfake'} classify PATH… --url {server.grpc_url}",
+        "Your own images": f"{os.path.relpath(Path(sys.executable).with_name('deepfake'))} classify PATH… --url {server.grpc_url}",
     }
     for name, address in addresses.items():
         click.echo(f"{name:<25}{address}")
