@@ -77,7 +77,7 @@ format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-observe: $(VENV)/.demo ## the embedded Triton beside a Prometheus with the alerts, and a short load (needs Debian's prometheus)
+observe: $(VENV)/.dev ## the embedded Triton beside a Prometheus with the alerts, and a short load (needs Debian's prometheus)
 	@$(BIN)/python -m loadtests.observability.observe $(ARGS)
 
 serve: $(VENV)/.demo ## serve model_repository/ with the embedded Triton (ARGS=… goes to `deepfake serve`)

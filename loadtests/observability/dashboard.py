@@ -2,10 +2,9 @@
 
     python -m loadtests.observability.dashboard [--repository model_repository] [--output loadtests/results/dashboard]
 
-Starts an embedded Triton (with summaries and a response cache) and a Prometheus with the rules of deploy/observability,
-puts a light load on the server, then as much as it does, then more than its queue holds, and evaluates every panel's
-expressions at the end of each. Grafana itself is not run. Panels that need a GPU or a cluster get made-up series and are
-marked so.
+Starts an embedded Triton and a Prometheus with the rules of deploy/observability, puts a light load on the server, then
+as much as it does, then more than its queue holds, and evaluates every panel's expressions at the end of each. Grafana
+itself is not run. Panels that need a GPU or a cluster get made-up series and are marked so.
 
 Prometheus runs `--faster` times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
 """
@@ -13,27 +12,133 @@ Prometheus runs `--faster` times as fast as in a cluster, so that a phase of a m
 from __future__ import annotations
 
 import argparse
-import contextlib
+import json
+import math
+import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
 from loadtests.capacity.resources import cores, processor_name
-from loadtests.observability import CPU_OBJECTIVES, LocalPrometheus, PrometheusError, Target
-from loadtests.observability.dashboard_parts.cluster_stand_in import exporting
-from loadtests.observability.dashboard_parts.load import mixed_load
-from loadtests.observability.dashboard_parts.panels import Panel, read_panels
-from loadtests.observability.dashboard_parts.picture import draw
-from loadtests.observability.dashboard_parts.table import Values, read_values, render
-from loadtests.observability.incidents.callers import Callers
+from loadtests.observability.exporters import MADE_UP_SERIES, exporting
+from loadtests.observability.load import Callers
+from loadtests.observability.prometheus import LocalPrometheus, Target
+from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
 
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
-_LIGHT_PAUSE_SECONDS = 1.0
-_CACHE_BYTES = 64 << 20
+NAMESPACE = "deepfake"
+#: Grafana's unit → factor, digits and the unit that is written.
+_UNITS = {
+    "percentunit": (100, 1, "%"),
+    "s": (1000, 1, " ms"),
+    "reqps": (1, 2, "/s"),
+    "cps": (1, 2, "/s"),
+    "short": (1, 2, ""),
+}
+_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel with the title of the row it is in, Grafana's name of its unit, and legend and expression of each query."""
+
+    row: str
+    title: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+
+    @property
+    def made_up(self) -> bool:
+        """Whether its series come from exporters.MADE_UP_SERIES."""
+        return "(needs" in self.row
+
+
+#: Name → begin and end in seconds since 1970.
+Phases = dict[str, tuple[float, float]]
+
+
+def read_panels(dashboard: Path, faster: int) -> list[Panel]:
+    """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so many times faster."""
+    panels, row = [], ""
+    for entry in json.loads(dashboard.read_text())["panels"]:
+        if entry["type"] == "row":
+            row = entry["title"]
+            continue
+        queries = tuple((target["legendFormat"], fill_in(target["expr"], faster)) for target in entry["targets"])
+        panels.append(Panel(row, entry["title"], entry["fieldConfig"]["defaults"]["unit"], queries))
+    return panels
+
+
+def fill_in(expression: str, faster: int) -> str:
+    """`expression` without Grafana's variables. Grafana rates over four scrapes of 15 s."""
+    return expression.replace("$namespace", NAMESPACE).replace("$__rate_interval", f"{max(60 // faster, 2)}s")
+
+
+def table(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases) -> str:
+    """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase."""
+    lines, row = [], ""
+    for panel in panels:
+        if panel.row != row:
+            row = panel.row
+            lines += ["", f"## {row}{' — made-up figures, to show the panels' if panel.made_up else ''}", ""]
+            lines += [f"| panel | series | {' | '.join(phases)} |", "|---|---|" + "---:|" * len(phases)]
+        for legend, expression in panel.queries:
+            values = [
+                {_name(legend, labels): value for labels, value in prometheus.query(expression, end)}
+                for _, end in phases.values()
+            ]
+            for name in sorted({name for at_end in values for name in at_end}) or [legend]:
+                shown = " | ".join(_formatted(at_end.get(name, math.nan), panel.unit) for at_end in values)
+                lines.append(f"| {panel.title} | {name} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _name(legend: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend).strip()
+
+
+def _formatted(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return "–"
+    factor, digits, suffix = _UNITS[unit]
+    return f"{value * factor:.{digits}f}".removesuffix("." + "0" * digits) + suffix
+
+
+def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
+    """Write a PNG of every panel whose series are Triton's own."""
+    shown = [panel for panel in panels if not panel.made_up]
+    begin, end = min(begin for begin, _ in phases.values()), max(end for _, end in phases.values())
+    rows = math.ceil(len(shown) / _COLUMNS)
+    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
+    for panel, axis in zip(shown, axes.flat, strict=False):
+        factor, _, unit = _UNITS[panel.unit]
+        for legend, expression in panel.queries:
+            for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
+                moments, values = [at - begin for at, _ in samples], [value * factor for _, value in samples]
+                axis.plot(moments, values, label=_name(legend, labels), linewidth=1.3)
+        for number, (name, (start, stop)) in enumerate(phases.items()):
+            axis.axvspan(start - begin, stop - begin, color="0.5", alpha=0.06 + 0.08 * number, linewidth=0)
+            middle = (start + stop) / 2 - begin
+            axis.text(middle, 1.02, name, transform=axis.get_xaxis_transform(), ha="center", fontsize=7)
+        axis.set_title(f"{panel.title} ({unit.strip()})".replace(" ()", ""), fontsize=10, pad=14)
+        axis.set_ylim(bottom=0)
+        if len(axis.lines) > 1:
+            axis.legend(fontsize=6, loc="upper left", framealpha=0.6)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    figure.savefig(path, dpi=70)
+    pyplot.close(figure)
 
 
 def main() -> None:
@@ -45,73 +150,59 @@ def main() -> None:
     parser.add_argument("--phase-seconds", type=float, default=60.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
     panels = read_panels(options.observability / "dashboard.json", options.faster)
-    server = EmbeddedTriton(
-        options.repository, latency_summaries=True, response_cache_bytes=_CACHE_BYTES, drain_seconds=1
-    )
-    with contextlib.ExitStack() as stack:
-        try:
+    options.output.mkdir(parents=True, exist_ok=True)
+    server = EmbeddedTriton(options.repository, drain_seconds=1)
+    try:
+        with ExitStack() as stack:
             server.start()
             stack.callback(server.kill)
-            targets = [
-                Target(server.metrics_url.removeprefix("http://").removesuffix("/metrics")),
-                Target(stack.enter_context(exporting()), job="stand-in", pod="stand-in"),
-            ]
-            prometheus = LocalPrometheus(
-                targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster
+            exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
+            targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
+            prometheus = stack.enter_context(
+                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster)
             )
-            stack.enter_context(prometheus)
             weights = _weights(server.grpc_url)
-            values, alerts, times = _run(server, prometheus, panels, options.phase_seconds)
-            options.output.mkdir(parents=True, exist_ok=True)
-            draw(prometheus, panels, times, options.output / "panels.png")
-        except (EmbeddedTritonError, PrometheusError) as error:
-            sys.exit(f"dashboard: {error}")
-    report = _introduction(weights, options.faster, options.phase_seconds, alerts) + render(values)
+            phases = _load(server.grpc_url, options.phase_seconds)
+            draw(prometheus, panels, phases, options.output / "panels.png")
+            report = "\n".join(
+                [
+                    "# The dashboard under load\n",
+                    f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on",
+                    f"the same machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run.",
+                    f"Each load lasts {options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do",
+                    f"not; {PHASES['overload']} more. `panels.png` has the same over time. – stands for no value.\n",
+                    *(_fired(prometheus, phase, end) for phase, (_, end) in phases.items()),
+                    table(prometheus, panels, phases),
+                ]
+            )
+    except (EmbeddedTritonError, PrometheusError) as error:
+        sys.exit(f"dashboard: {error}")
     (options.output / "values.md").write_text(report)
     print(report, end="")
 
 
-def _run(
-    server: EmbeddedTriton, prometheus: LocalPrometheus, panels: list[Panel], phase_seconds: float
-) -> tuple[dict[str, Values], dict[str, list[str]], dict[str, tuple[float, float]]]:
-    """Of each phase the values at its end, the alerts that fire then, and its begin and end."""
-    values: dict[str, Values] = {}
-    alerts: dict[str, list[str]] = {}
-    times: dict[str, tuple[float, float]] = {}
-    with mixed_load(server.grpc_url, _LIGHT_PAUSE_SECONDS):
+def _load(url: str, phase_seconds: float) -> Phases:
+    phases: Phases = {}
+    with Callers(url, mixed=True):
         for phase, callers in PHASES.items():
-            with Callers(server.grpc_url, callers=callers, pause_seconds=0.0):
+            with Callers(url, callers, pause_seconds=0):
                 began = time.time()
                 time.sleep(phase_seconds)
-                values[phase] = read_values(prometheus, panels)
-                alerts[phase] = sorted({alert.name for alert in prometheus.alerts() if alert.firing})
-                times[phase] = (began, time.time())
-    return values, alerts, times
+                phases[phase] = (began, time.time())
+    return phases
+
+
+def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:
+    alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
+    return f"- Alerts that fire at the end of «{phase}»: {', '.join(sorted(alerts)) or 'none'}"
 
 
 def _weights(url: str) -> str:
     with DeepfakeClient(url) as client:
         provenance = client.provenance()
+    if provenance is None:
+        return "weights of unknown origin"
     return f"{'stand-in weights' if provenance.stand_in else provenance.model_id} in {provenance.precision}"
-
-
-def _introduction(weights: str, faster: int, phase_seconds: float, alerts: dict[str, list[str]]) -> str:
-    lines = [
-        "# The dashboard under load",
-        "",
-        f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, "
-        f"Prometheus and the load on the same machine. Every expression of `deploy/observability/dashboard.json` as a real "
-        f"Prometheus answers it, {faster} times as fast as in a cluster; Grafana itself was not run. Each load lasts "
-        f"{phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do not; {PHASES['overload']} more. "
-        "`panels.png` has the same over time. – stands for no value.",
-        "",
-        *(
-            f"- Alerts that fire at the end of «{phase}»: {', '.join(names) or 'none'}"
-            for phase, names in alerts.items()
-        ),
-        "",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

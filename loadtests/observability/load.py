@@ -1,39 +1,47 @@
-"""A light load of images that nobody sent before."""
+"""Callers of a server, few or many."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import itertools
 import threading
-import time
+from functools import partial
 
 import numpy as np
-from deepfake_client import DeepfakeClient, DeepfakeError
+from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 from PIL import Image
 
-INTERVAL_SECONDS = 0.5
-_DEADLINE_SECONDS = 10.0
+_DEADLINE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
 
 
-class Load:
-    """Sends an image every half a second, as pixels and as a file in turn, as a context manager.
+class Callers:
+    """Each sends an image that nobody sent before, waits for the answer, and pauses; as a context manager.
 
     Args:
         url: of the server.
-        seconds: for how long.
+        callers: how many.
+        pause_seconds: of each, after an answer; after an error it is always half a second.
+        mixed: send pixels, an image file and what is no image in turn, so that every panel sees something; else pixels.
     """
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(
+        self, url: str, callers: int = 1, pause_seconds: float = _PAUSE_SECONDS, *, mixed: bool = False
+    ) -> None:
         self._url = url
-        self._seconds = seconds
+        self._wanted = callers
+        self._pause_seconds = pause_seconds
+        self._mixed = mixed
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="load")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="callers")
 
-    @property
-    def over(self) -> bool:
-        """Whether it has sent its last image."""
-        return not self._thread.is_alive()
+    def flood(self, callers: int) -> None:
+        """From now on so many, none of which pauses after an answer."""
+        self._pause_seconds = 0.0
+        self._wanted = callers
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Callers:
         self._thread.start()
         return self
 
@@ -41,19 +49,35 @@ class Load:
         self._end.set()
         self._thread.join()
 
-    def _send(self) -> None:
+    async def _work(self) -> None:
+        connect = partial(
+            AsyncDeepfakeClient, self._url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048
+        )
+        async with connect() as by_pixels, connect(decode="server") as by_image:
+            tasks: list[asyncio.Task[None]] = []
+            while not self._end.is_set():
+                tasks += [asyncio.create_task(self._call(by_pixels, by_image)) for _ in range(len(tasks), self._wanted)]
+                await asyncio.sleep(0.1)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _call(self, by_pixels: AsyncDeepfakeClient, by_image: AsyncDeepfakeClient) -> None:
         random = np.random.default_rng()
-        deadline = time.monotonic() + self._seconds
-        with (
-            DeepfakeClient(self._url, timeout=_DEADLINE_SECONDS, max_retries=0) as by_pixels,
-            DeepfakeClient(self._url, timeout=_DEADLINE_SECONDS, max_retries=0, decode="server") as by_image,
-        ):
-            for client in itertools.cycle((by_pixels, by_image)):
-                if self._end.wait(INTERVAL_SECONDS) or time.monotonic() > deadline:
-                    return
-                noise = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                # What fails shows in the metrics, which is what this is for.
-                try:
-                    client.classify(Image.fromarray(noise).resize((320, 240)))
-                except DeepfakeError:
-                    continue
+        for number in itertools.count():
+            kind = number % 3 if self._mixed else 0
+            try:
+                if kind == 0:
+                    await by_pixels.classify_pixels(random.integers(0, 256, (224, 224, 3), dtype=np.uint8))
+                else:
+                    await by_image.classify(_jpeg(random) if kind == 1 else b"no image")
+                await asyncio.sleep(self._pause_seconds)
+            except DeepfakeError:  # what fails is there to be seen in the metrics
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _jpeg(random: np.random.Generator) -> bytes:
+    noise = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((320, 240)).save(file, "JPEG")
+    return file.getvalue()

@@ -1,25 +1,29 @@
-"""Start the embedded Triton, a Prometheus with the project's rules and a short load, and print where to look."""
+"""Start the embedded Triton, a Prometheus with the project's rules and a short load, and print where to look.
+
+python -m loadtests.observability.observe [--load-seconds 120]
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from deepfake_cli.console import INTERRUPTED, fail, say, waiting
-from deepfake_cli.demo import deepfake_command, prepare_weights
+from deepfake_cli.demo_weights import prepare_weights
 from deepfake_cli.progress import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count
 from deepfake_deploy.export import ExportError
 
-from .api import PrometheusError
-from .configuration import Target
-from .load import Load
-from .prometheus import LocalPrometheus, require_prometheus
-from .rules import CPU_OBJECTIVES, read_groups
+from loadtests.observability.load import Callers
+from loadtests.observability.prometheus import LocalPrometheus, Target, require_prometheus
+from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError, read_groups
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a newcomer may want to ask, beside the pages that Prometheus itself offers.
@@ -42,70 +46,71 @@ QUERIES = {
 )
 def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     """See Triton's metrics and the project's rules move, until Ctrl-C or SIGTERM."""
-    server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=5)
-    prometheus: LocalPrometheus | None = None
-    status = INTERRUPTED
-    handlers = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
+    shown = False
     try:
         require_prometheus()
-        read_groups(rules, {}, faster=1)  # what is wrong with them is said before anything starts
+        read_groups(rules)  # what is wrong with them is said before anything starts
+        _handle_signals(signal.default_int_handler)
         with StepProgress() as progress:
             say(prepare_weights(repository, progress)[1])
-        with waiting("Starting Triton and loading the model"):
-            server.start()
-        target = Target(server.metrics_url.removeprefix("http://").removesuffix("/metrics"))
+        server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=5)
         objectives = {} if cuda_device_count() else CPU_OBJECTIVES
-        prometheus = LocalPrometheus([target], rules, objectives=objectives, scrape_interval="5s")
-        with waiting("Starting Prometheus"):
-            prometheus.start()
-        status = 0  # from here on a signal is what should end it
-        _print_addresses(server, prometheus, load_seconds)
-        with Load(server.grpc_url, load_seconds) as load:
-            status = _wait(server, load)
+        with contextlib.ExitStack() as running:
+            running.callback(server.stop)
+            running.callback(_handle_signals, signal.SIG_IGN)  # a second one must not leave half of it running
+            with waiting("Starting Triton and loading the model"):
+                server.start()
+            prometheus = LocalPrometheus(
+                [Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s"
+            )
+            with waiting("Starting Prometheus"):
+                running.enter_context(prometheus)
+            shown = True  # from here on a signal is what should end it
+            _print_addresses(server, prometheus)
+            with Callers(server.grpc_url, mixed=True):
+                say(f"Sending images for {load_seconds} s; Ctrl-C stops it all")
+                _wait(server, load_seconds)
+            say("The load is over; Triton and Prometheus stay until Ctrl-C")
+            _wait(server)
     except KeyboardInterrupt:
         say("Stopping")
+        sys.exit(0 if shown else INTERRUPTED)
     except (ExportError, EmbeddedTritonError, PrometheusError) as error:
         fail(str(error))
-    finally:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a second one must not leave half of it running; this takes seconds
-        if prometheus is not None:
-            prometheus.stop()
-        server.stop()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    sys.exit(status)
 
 
-def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus, load_seconds: int) -> None:
+def _handle_signals(handler: Any) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, handler)
+
+
+def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> None:
     addresses = {
         "Triton's metrics": server.metrics_url,
         "Prometheus": prometheus.url,
         "Alerts": f"{prometheus.url}/alerts",
         "Rules": f"{prometheus.url}/rules",
         **{name: prometheus.graph(expression) for name, expression in QUERIES.items()},
-        "Your own images": deepfake_command(f"classify PATH… --url {server.grpc_url}"),
+        "Your own images": f"{os.path.relpath(Path(sys.executable).with_name('deepfake'))} classify PATH… --url {server.grpc_url}",
     }
     for name, address in addresses.items():
         click.echo(f"{name:<25}{address}")
     sys.stdout.flush()
-    say(f"Sending two images a second for {load_seconds} s; Ctrl-C stops it all")
 
 
-def _wait(server: EmbeddedTriton, load: Load) -> int:
-    """Until the server ends by itself; a signal interrupts it."""
-    told = False
-    while True:
+def _wait(server: EmbeddedTriton, seconds: float = float("inf")) -> None:
+    """For so long, while the server is well.
+
+    Raises:
+        EmbeddedTritonError: it is not.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         time.sleep(0.5)
-        if load.over and not told:
-            told = True
-            say("The load is over; Triton and Prometheus stay until Ctrl-C")
         if server.wait(timeout_seconds=0) is not None:
-            say("deepfake: Triton ended by itself; the lines above are its log")
-            return 1
+            raise EmbeddedTritonError("Triton ended by itself; the lines above are its log")
         if server.lost_workers():
-            say("deepfake: a worker process of the server died; start it again")
-            return 1
+            raise EmbeddedTritonError("a worker process of the server died; start it again")
 
 
 if __name__ == "__main__":

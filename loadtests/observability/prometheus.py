@@ -1,25 +1,41 @@
-"""A Prometheus of its own on loopback, from the system's package, as a context manager."""
+"""A Prometheus of its own on loopback, from the system's package, and what its API answers."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import shutil
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+import yaml
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 from deepfake_deploy.embedded.ports import reserved_ports
 
-from .api import LOOPBACK, PrometheusApi, PrometheusError
-from .configuration import Target, write_configuration
-from .rules import shortened
+from loadtests.observability.rules import PrometheusError, read_groups, shortened
 
+_LOOPBACK = "127.0.0.1"
+_ANSWER_SECONDS = 10.0
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is scraped, http://host:port/metrics, with the labels that the PodMonitor `triton` gives in a cluster."""
+
+    metrics_url: str
+    pod: str = "triton-local"
+    namespace: str = "deepfake"
+    job: str = "deepfake-vs-real"
 
 
 def require_prometheus() -> str:
@@ -34,16 +50,62 @@ def require_prometheus() -> str:
     return program
 
 
-class LocalPrometheus(PrometheusApi):
-    """A running Prometheus that scrapes `targets` and evaluates the rules of `rules_folder`; its data goes with it.
+class PrometheusApi:
+    """The HTTP API of a Prometheus at `url`. Every method raises PrometheusError when it does not answer."""
 
-    Args:
-        targets: what to scrape.
-        rules_folder: deploy/observability.
-        objectives: recorded series → value in place of that of objectives-prometheusrule.yaml.
-        scrape_interval: as Prometheus writes it.
-        faster: divides every duration, the scrape interval and the reach of an instant query included: at 60 a minute is
-            a second long.
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def graph(self, expression: str) -> str:
+        """URL of a page that draws `expression` over the last quarter of an hour."""
+        query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "15m"}
+        return f"{self.url}/graph?{urllib.parse.urlencode(query)}"
+
+    def query(self, expression: str, moment: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series at `moment` (seconds since 1970) or now; a scalar has no labels."""
+        data = self._get("query", query=expression, time=moment or time.time())
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(series["metric"], float(series["value"][1])) for series in data["result"]]
+
+    def query_range(
+        self, expression: str, start: float, end: float, step_seconds: float
+    ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Labels of each series, and its times (seconds since 1970) and values between `start` and `end`."""
+        data = self._get("query_range", query=expression, start=start, end=end, step=step_seconds)
+        return [
+            (series["metric"], [(float(moment), float(value)) for moment, value in series["values"]])
+            for series in data["result"]
+        ]
+
+    def firing(self) -> dict[str, str]:
+        """Name → "(severity): description" of the alerts that fire now."""
+        firing = [alert for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"]
+        return {
+            alert["labels"]["alertname"]: f"({alert['labels']['severity']}): {alert['annotations']['description']}"
+            for alert in firing
+        }
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule as Prometheus describes it, with `name`, `health` and, where it failed, `lastError`."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
+
+    def _get(self, name: str, **parameters: str | float) -> Any:
+        url = f"{self.url}/api/v1/{name}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as response:  # noqa: S310 - http on loopback
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise PrometheusError(f"prometheus refuses {parameters}: {error.read().decode()}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise PrometheusError(f"prometheus at {self.url} does not answer ({error})") from None
+
+
+class LocalPrometheus(PrometheusApi):
+    """A Prometheus that scrapes `targets` and evaluates the rules of `rules_folder`; as a context manager.
+
+    `objectives` and `faster` as in rules.read_groups; `faster` also divides the scrape interval and the reach of an instant
+    query, so that at 60 a minute is a second long.
     """
 
     def __init__(
@@ -55,75 +117,73 @@ class LocalPrometheus(PrometheusApi):
         scrape_interval: str = "15s",
         faster: int = 1,
     ) -> None:
-        super().__init__(port=0)
+        super().__init__("")
         self._targets = targets
-        self._rules_folder = rules_folder
-        self._objectives = objectives or {}
+        self._groups = read_groups(rules_folder, objectives, faster)
         self._scrape_interval = shortened(scrape_interval, faster)
-        self._faster = faster
+        self._lookback = shortened("5m", faster)
         self._resources = contextlib.ExitStack()
 
-    def start(self) -> None:
+    def __enter__(self) -> LocalPrometheus:
         """Start it, and return once it has tried every target (it takes up new ones every five seconds).
 
         Raises:
             PrometheusError: it is not installed, refuses its configuration, or does not answer in time.
         """
         program = require_prometheus()
-        with reserved_ports(LOOPBACK, {"prometheus": 0}) as ports, contextlib.ExitStack() as resources:
-            self.port = ports["prometheus"]
+        with reserved_ports(_LOOPBACK, {"prometheus": 0}) as ports, contextlib.ExitStack() as resources:
+            address = f"{_LOOPBACK}:{ports['prometheus']}"
+            self.url = f"http://{address}"
             folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-prometheus-")))
-            configuration = write_configuration(
-                folder, self._targets, self._rules_folder, self._objectives, self._scrape_interval, self._faster
-            )
+            arguments = [
+                f"--config.file={self._write_configuration(folder)}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+                f"--query.lookback-delta={self._lookback}",
+                "--log.level=warn",
+            ]
             log = folder / "prometheus.log"
             process = subprocess.Popen(  # noqa: S603 - the system's program with our own arguments
-                ending_with_this_process(
-                    [
-                        program,
-                        f"--config.file={configuration}",
-                        f"--storage.tsdb.path={folder / 'data'}",
-                        f"--web.listen-address={LOOPBACK}:{self.port}",
-                        f"--query.lookback-delta={shortened('5m', self._faster)}",
-                        "--log.level=warn",
-                    ]
-                ),
+                ending_with_this_process([program, *arguments]),
                 stdin=subprocess.DEVNULL,
                 stdout=resources.enter_context(log.open("wb")),
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
-            resources.callback(_end, process)
+            resources.callback(process.wait)
+            resources.callback(process.kill)  # its data goes with it
             self._wait_until_scraped(process, log)
             self._resources = resources.pop_all()
-
-    def stop(self) -> None:
-        """End it and remove its data."""
-        self._resources.close()
-
-    def __enter__(self) -> LocalPrometheus:
-        self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def _write_configuration(self, folder: Path) -> Path:
+        rules, path = folder / "rules.yml", folder / "prometheus.yml"
+        rules.write_text(yaml.safe_dump({"groups": self._groups}))
+        jobs: dict[str, list[dict[str, Any]]] = {}
+        for target in self._targets:
+            address = urllib.parse.urlsplit(target.metrics_url).netloc
+            labels = {"namespace": target.namespace, "pod": target.pod}
+            jobs.setdefault(target.job, []).append({"targets": [address], "labels": labels})
+        configuration = {
+            "global": {"scrape_interval": self._scrape_interval, "scrape_timeout": self._scrape_interval},
+            "rule_files": [str(rules)],
+            # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
+            "scrape_configs": [
+                {"job_name": job, "honor_labels": True, "static_configs": targets} for job, targets in jobs.items()
+            ],
+        }
+        path.write_text(yaml.safe_dump(configuration))
+        return path
 
     def _wait_until_scraped(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            if self.ready() and len(self.query("up")) == len(self._targets):
-                return
+            with contextlib.suppress(PrometheusError):  # not listening, or not ready yet
+                if len(self.query("up")) == len(self._targets):
+                    return
             time.sleep(0.1)
         last = (log.read_text(errors="replace").strip().splitlines() or ["no answer"])[-1]
         raise PrometheusError(f"prometheus did not start: {last}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

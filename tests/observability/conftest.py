@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from tests.support.failing_model import write_failing_model
-from tests.support.queue_limit import QUEUE_LIMIT, limit_queues
+from tests.support.changed_repository import limit_queues, write_failing_model
 from tests.support.trace_collector import TraceCollector, collecting
 
 
@@ -25,9 +24,9 @@ def collector() -> Iterator[TraceCollector]:
 def observed(
     repository: Path, collector: TraceCollector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedTriton]:
-    """A Triton with summaries, traces, a response cache, queues of QUEUE_LIMIT, and one more model, which fails."""
+    """A Triton with summaries, traces, a response cache, short queues, and one more model, which fails."""
     folder = Path(shutil.copytree(repository, tmp_path_factory.mktemp("observed") / "model_repository"))
-    limit_queues(folder, QUEUE_LIMIT)
+    limit_queues(folder)
     write_failing_model(folder)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # milliseconds; five seconds by default

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from deepfake_deploy.embedded.ports import reserved_ports
 
-from loadtests.observability.incidents.faults import FAULTS
+from loadtests.observability.faults import FAULTS
 from tests.support.programs import require_program
 from tests.support.rules_files import OBSERVABILITY, alerts
 
 CONFIGURATION = OBSERVABILITY / "alertmanager.yaml"
 PATIENCE_SECONDS = 30
-#: Fault → who is told what. Prometheus' side of it is loadtests/faults.py.
+#: Fault → who is told what. Prometheus' side of it is loadtests/observability/faults.py.
 TOLD = {
     "overload": {"pager": ["TritonQueueFull"]},
     "killed-worker": {"pager": ["TritonErrorBudgetBurnsFast"], "tickets": ["TritonModelFails"]},
@@ -94,6 +94,7 @@ def test_every_fault_is_spoken_of() -> None:
     assert set(TOLD) == set(FAULTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", TOLD)
 def test_a_fault_is_one_page_at_the_most_and_what_follows_from_it_is_held_back(
     alertmanager: Alertmanager, fault: str
@@ -112,6 +113,7 @@ def test_a_fault_is_one_page_at_the_most_and_what_follows_from_it_is_held_back(
     assert alertmanager.told(namespace) == TOLD[fault]
 
 
+@pytest.mark.slow
 def test_nothing_of_one_installation_holds_back_anything_of_another(alertmanager: Alertmanager) -> None:
     alertmanager.post(
         {"alertname": "TritonNoReadyReplica", "severity": "critical", "namespace": "down"},

@@ -1,4 +1,4 @@
-"""Two of the faults of loadtests/faults.py, for a few minutes of the rules' clock; `make faults` plays them all."""
+"""Two of the faults of loadtests/observability/faults.py, for a few minutes of the rules' clock; `make faults` plays them all."""
 
 from __future__ import annotations
 
@@ -7,30 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.programs import require_program
 from tests.support.rules_files import OBSERVABILITY
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_server_are_noticed_and_nothing_else_is(repository: Path) -> None:
     require_program("prometheus")
-    faults = [
-        "--faster",
-        "60",
-        "--only",
-        "killed-worker",
-        "stopped-server",
-        "--settling-minutes",
-        "5",
-        "--watching-minutes",
-        "6",
-    ]
+    command = [sys.executable, "-m", "loadtests.observability.faults", "--only", "killed-worker", "stopped-server"]
     where = ["--repository", str(repository), "--rules", str(OBSERVABILITY)]
-    run = subprocess.run(
-        [sys.executable, "-m", "loadtests.observability.faults", *where, *faults],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    speed = ["--faster", "60", "--settling-minutes", "5", "--watching-minutes", "6"]
+    run = subprocess.run([*command, *where, *speed], capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
     fired = re.findall(r"^ +[\d.]+ s = +[\d.]+ min  (\w+) \((\w+)\)", run.stdout, re.MULTILINE)
     assert sorted(fired) == [

@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.observability import CPU_OBJECTIVES
+from loadtests.observability.observe import QUERIES
+from loadtests.observability.rules import CPU_OBJECTIVES
 from tests.support.programs import require_program
 from tests.support.project import ROOT
 from tests.support.rendering import KUBECTL
-from tests.support.rules_files import OBSERVABILITY, alerts, rule_resources, write_rules
+from tests.support.rules_files import OBSERVABILITY, alerts, panel_expressions, rule_resources, rules, write_rules
 
 CASES = sorted((Path(__file__).parent / "rules").glob("*.test.yaml"))
-RUNBOOK_PARTS = ["What it means", "How to confirm", "What to do now", "What to do later"]
+RUNBOOK_PARTS = ["Means", "Look at", "Do"]
 
 
 def promtool(*arguments: str) -> None:
@@ -29,10 +32,12 @@ def promtool(*arguments: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
     promtool("check", "rules", *map(str, write_rules(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name.removesuffix(".test.yaml"))
 def test_alerts_fire_when_they_should_and_only_then(path: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(path.read_text())
@@ -74,17 +79,20 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         assert re.findall(r"^\*\*(.+?)\.\*\*", sections[name], re.MULTILINE) == RUNBOOK_PARTS, name
 
 
-def test_recorded_series_are_named_by_level_metric_and_operations() -> None:
-    recorded = [
-        rule["record"]
-        for resource in rule_resources().values()
-        for group in resource["spec"]["groups"]
-        for rule in group["rules"]
-        if "record" in rule
-    ]
-    assert recorded
+def test_recorded_series_are_named_by_level_metric_and_operations_and_each_is_used() -> None:
+    recorded = [rule["record"] for rule in rules() if "record" in rule]
     assert [name for name in recorded if not re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", name)] == []
     assert len(recorded) == len(set(recorded))
+    expressions = [rule["expr"] for rule in rules()] + panel_expressions() + list(QUERIES.values())
+    assert {name for text in expressions for name in re.findall(r"\w+:\w+:\w+", text)} == set(recorded)
+
+
+def test_triton_exports_what_rules_and_panels_look_at(triton: EmbeddedTriton) -> None:
+    exported = urllib.request.urlopen(triton.metrics_url).read().decode()
+    expressions = [rule["expr"] for rule in rules()] + panel_expressions()
+    named = {name for text in expressions for name in re.findall(r"(?<!:)\bnv_\w+(?!:)", text)}
+    assert len(named) > 5
+    assert [name for name in named if not re.search(rf"^{name}\{{", exported, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("name", sorted(rule_resources()))
@@ -127,13 +135,9 @@ def test_kustomize_gives_every_alert_the_address_of_its_runbook() -> None:
 
 
 def test_the_limit_of_a_queue_is_that_of_the_model_repository() -> None:
-    rules = {
-        rule["record"]: rule["expr"]
-        for group in rule_resources()["objectives-prometheusrule.yaml"]["spec"]["groups"]
-        for rule in group["rules"]
-    }
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
     limits = {
-        "config.pbtxt": rules["deepfake:queue_limit:requests"],
+        "config.pbtxt": recorded["deepfake:queue_limit:requests"],
         "configs/cpu.pbtxt": f"vector({CPU_OBJECTIVES['deepfake:queue_limit:requests']:.0f})",
     }
     for model, (name, limit) in itertools.product(("deepfake_vs_real", "image_decoder"), limits.items()):

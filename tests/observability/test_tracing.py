@@ -25,6 +25,7 @@ def attributes(thing: dict[str, Any]) -> dict[str, str]:
     return {pair["key"]: next(iter(pair["value"].values())) for pair in thing["attributes"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_request_with_a_trace_context_is_traced_through_the_ensemble(
     observed: EmbeddedTriton, collector: TraceCollector, protocol: str
@@ -52,6 +53,7 @@ def test_a_request_with_a_trace_context_is_traced_through_the_ensemble(
     assert attributes(ensemble["resource"])["service.name"] == "deepfake-vs-real"
 
 
+@pytest.mark.slow
 def test_requests_without_a_trace_context_are_not_traced(observed: EmbeddedTriton, collector: TraceCollector) -> None:
     with DeepfakeClient(observed.http_url) as client:
         client.classify(encoded(photo_like(90, 60, next(numbers)), "JPEG"))

@@ -1,7 +1,8 @@
-"""The rules of deploy/observability, as Prometheus reads them."""
+"""The rules of deploy/observability as Prometheus reads them, and the expressions of the dashboard."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,21 @@ def rule_resources() -> dict[str, dict[str, Any]]:
     return {path.name: yaml.safe_load(path.read_text()) for path in sorted(OBSERVABILITY.glob("*-prometheusrule.yaml"))}
 
 
+def rules() -> list[dict[str, Any]]:
+    """All of them, alerts and recorded series."""
+    groups = [group for resource in rule_resources().values() for group in resource["spec"]["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
 def alerts() -> dict[str, dict[str, Any]]:
     """Alert name → rule."""
-    rules = [
-        rule
-        for resource in rule_resources().values()
-        for group in resource["spec"]["groups"]
-        for rule in group["rules"]
-    ]
-    return {rule["alert"]: rule for rule in rules if "alert" in rule}
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def panel_expressions() -> list[str]:
+    """Those of the dashboard."""
+    panels = json.loads((OBSERVABILITY / "dashboard.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
 
 
 def write_rules(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A TorchScript model that fails when it is told to."""
+"""Changes to a copied model repository: short queues, and a TorchScript model that fails when it is told to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+QUEUE_LIMIT = 8
 FAILING_MODEL = "fails_below_zero"
 _CONFIGURATION = f"""
 name: "{FAILING_MODEL}"
@@ -33,3 +34,9 @@ def write_failing_model(repository: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript itself is deprecated
         torch.jit.script(_FailsBelowZero()).save(str(folder / "1" / "model.pt"))
+
+
+def limit_queues(repository: Path, requests: int = QUEUE_LIMIT) -> None:
+    """Let each queue of the models in `repository` hold that many requests, on a CPU."""
+    for path in repository.glob("*/configs/cpu.pbtxt"):
+        path.write_text(path.read_text().replace("max_queue_size: 256", f"max_queue_size: {requests}"))

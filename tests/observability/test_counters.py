@@ -16,9 +16,10 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from tritonclient.utils import InferenceServerException
 
 from tests.support.calls import BareClient
-from tests.support.failing_model import FAILING_MODEL
+from tests.support.changed_repository import FAILING_MODEL, QUEUE_LIMIT
 from tests.support.metrics import settled
-from tests.support.queue_limit import QUEUE_LIMIT
+
+pytestmark = pytest.mark.slow  # a server of its own, with short queues
 
 MODEL, DECODER, ENSEMBLE = "deepfake_vs_real", "image_decoder", "deepfake_vs_real_image"
 RANDOM = np.random.default_rng(1)
@@ -129,13 +130,14 @@ def test_a_request_that_its_caller_gave_up_is_cancelled(observed: EmbeddedTriton
     counters = Counters(observed)
     given_up: queue.Queue[object] = queue.Queue()
     with BareClient(observed.grpc_url) as client:
+        tensors = [client.pixels(pixels(8)) for _ in range(QUEUE_LIMIT)]  # first, so that all wait in the queue at once
         calls = [
             client.connection.async_infer(
                 MODEL,
-                [client.pixels(pixels(8))],
+                [tensor],
                 callback=lambda result, error: given_up.put(error),  # noqa: ARG005 - called by these names
             )
-            for _ in range(QUEUE_LIMIT)
+            for tensor in tensors
         ]
         for call in calls[1:]:
             call.cancel()
@@ -154,3 +156,11 @@ def test_what_is_no_request_to_a_model_is_counted_nowhere(observed: EmbeddedTrit
         client.classify_pixels(pixels(1))
     assert settled(lambda: counters.successes(MODEL), 1) == 1
     assert sum(counters.failures(MODEL, reason) for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")) == 0
+
+
+def test_summaries_give_quantiles_of_the_time_in_the_queue_and_in_the_model(observed: EmbeddedTriton) -> None:
+    with BareClient(observed.grpc_url) as client:
+        client.classify_pixels(pixels(1))
+    text = urllib.request.urlopen(observed.metrics_url).read().decode()
+    for name in ("queue", "compute_infer"):
+        assert re.search(rf'^nv_inference_{name}_summary_us\{{model="{MODEL}".*quantile="0.95"', text, re.MULTILINE)

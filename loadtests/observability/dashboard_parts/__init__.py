@@ -1,1 +1,0 @@
-"""The panels of deploy/observability/dashboard.json and what a Prometheus has to say for them, without Grafana."""

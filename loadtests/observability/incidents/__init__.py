@@ -1,1 +1,0 @@
-"""Faults that are injected into a real server, for faults.py."""
