@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from deepfake_client import Failure, Verdict
 
 from .classification import Answer
-from .csv_table import csv_table
-from .limits import MAX_IMAGES
-from .markup import decision_or_label, kind_of, percent, weights_mark
+from .markup import data_url, decision_or_label, kind_of, percent, weights_mark
 from .served_model import ServedModel
-from .thumbnails import data_url
+
+# A cell that begins with one of these is a formula to a spreadsheet, and a file may be called =HYPERLINK(…).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 EMPTY = """<h2>Verdicts</h2><div class="df-empty"><p>No images yet. The verdicts appear here, with a table to download.</p></div>"""
 
@@ -23,10 +26,10 @@ def progress(done: int, total: int) -> str:
 <progress max="{total}" value="{done}"></progress></label></p></div>"""
 
 
-def too_many(count: int) -> str:
+def too_many(count: int, limit: int) -> str:
     """What is said to a batch that is over the limit."""
     return f"""<h2>Verdicts</h2><div class="df-notice df-away"><strong>{count} images are too many.</strong>
-At most {MAX_IMAGES} are taken at once: choose fewer.</div>"""
+At most {limit} are taken at once: choose fewer.</div>"""
 
 
 def batch_results(answers: Sequence[Answer], served: ServedModel) -> str:
@@ -92,3 +95,34 @@ def _table(answers: Sequence[Answer], labels: Sequence[str]) -> str:
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in [*cells, error])
         rows.append(f'<tr><th scope="row">{escape(answer.name)}</th>{texts}</tr>')
     return f"<table><caption>Verdicts of the model</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def csv_table(answers: Sequence[Answer], labels: Sequence[str], served: ServedModel) -> str:
+    """A header, then a row for each answer.
+
+    Columns: file, label, decision (with a policy), a score per label, ms, error, model, model_version, and `weights`,
+    which is "stand-in (verdicts mean nothing)" where that is so and "unknown" where the server does not tell.
+    """
+    decided = any(answer.result.ok and answer.result.decision is not None for answer in answers)
+    decision = ["decision"] if decided else []
+    columns = ["file", "label", *decision, *labels, "ms", "error", "model", "model_version", "weights"]
+    weights = "stand-in (verdicts mean nothing)" if served.stand_in else served.weights
+    text = io.StringIO()
+    rows = csv.DictWriter(text, columns)
+    rows.writeheader()
+    for answer in answers:
+        row: dict[str, Any] = {"file": answer.name, "weights": weights}
+        if isinstance(answer.result, Failure):
+            row["error"] = answer.result.error.reason
+        else:
+            verdict = answer.result
+            row |= {"label": verdict.label, **verdict.scores, "ms": round(answer.milliseconds)}
+            row |= {"model": verdict.model, "model_version": verdict.model_version}
+            if decided:
+                row["decision"] = verdict.decision
+        rows.writerow({column: _cell(value) for column, value in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
