@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ from deepfake_client import DeepfakeClient, Failure, ImageLimits
 from fastapi import FastAPI
 
 from . import batch, markup
-from .classification import Answer, Classifier, Upload
+from .classification import MAX_IMAGES, Answer, Classifier, Upload
 from .guard import Guard
 from .served_model import ServedModelWatch
 from .uploads import KEEP_SECONDS, Uploads
 
-#: Images in one go. At three a second, which two cores of a CPU do, 50 are a quarter of a minute.
-MAX_IMAGES = 50
 # Events that wait for their turn; one over it is told to come back later.
 _MAX_QUEUE = 64
 # Single images, and batches, that are decoded and asked for at a time.
@@ -40,12 +37,11 @@ def build_app(
 
     Args:
         client: for the server.
-        folder: where uploads wait.
+        folder: of `memory_folder`.
         limits: of one image, those of `client`.
         policy: whether the verdicts come with a policy's decision.
         recorded: whether there is a verdict log.
     """
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     uploads = Uploads(folder)
     events = _Events(Classifier(client, uploads, limits), ServedModelWatch(client))
     app = gr.mount_gradio_app(
@@ -94,7 +90,7 @@ class _Events:
         uploads = [_upload(file) for file in files or []]
         if len(uploads) > MAX_IMAGES:
             self._classifier.forget(uploads)
-            yield batch.too_many(len(uploads), MAX_IMAGES), gr.skip(), None
+            yield batch.too_many(len(uploads)), gr.skip(), None
             return
         answers: list[Answer] = []
         yield batch.progress(0, len(uploads)), gr.skip(), gr.skip()

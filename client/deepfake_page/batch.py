@@ -10,7 +10,7 @@ from typing import Any
 
 from deepfake_client import Failure, Verdict
 
-from .classification import Answer
+from .classification import MAX_IMAGES, Answer
 from .markup import data_url, decision_or_label, kind_of, percent, weights_mark
 from .served_model import ServedModel
 
@@ -26,10 +26,10 @@ def progress(done: int, total: int) -> str:
 <progress max="{total}" value="{done}"></progress></label></p></div>"""
 
 
-def too_many(count: int, limit: int) -> str:
+def too_many(count: int) -> str:
     """What is said to a batch that is over the limit."""
     return f"""<h2>Verdicts</h2><div class="df-notice df-away"><strong>{count} images are too many.</strong>
-At most {limit} are taken at once: choose fewer.</div>"""
+At most {MAX_IMAGES} are taken at once: choose fewer.</div>"""
 
 
 def batch_results(answers: Sequence[Answer], served: ServedModel) -> str:

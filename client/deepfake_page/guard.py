@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException
@@ -62,14 +62,13 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        send = _with_headers(send)
-        headers = Headers(scope=scope)
         file = _FILE.fullmatch(scope["path"])
+        send = _with_headers(send, {**_HEADERS, "Cache-Control": "no-store"} if file else _HEADERS)
         if scope["method"] != "POST":
             closed = scope["path"] == _CLOSED or (file and not self._uploads.holds(file[1]))
             app = PlainTextResponse("Not Found", status_code=404) if closed else self._app
             await app(scope, receive, send)
-        elif headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        elif Headers(scope=scope).get("sec-fetch-site") in ("cross-site", "same-site"):
             # Another website, open in the browser of somebody who reaches this port.
             await PlainTextResponse("Forbidden", status_code=403)(scope, receive, send)
         elif scope["path"] == _UPLOAD:
@@ -155,12 +154,10 @@ def _paths(answer: bytes) -> list[str]:
     return paths if isinstance(paths, list) else []
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, added: Mapping[str, str]) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers[name] = value
+            MutableHeaders(scope=message).update(added)
         await send(message)
 
     return send_with_headers

@@ -27,7 +27,7 @@ _LEAST_BYTES = 64 << 10
 
 @contextmanager
 def memory_folder() -> Iterator[Path]:
-    """A folder for this process and user alone (mode 0700), removed at the end.
+    """gradio's folder for uploads, for this user alone (mode 0700), removed at the end. Before gradio is imported.
 
     It lies in memory, or among the temporary files where the system has no /dev/shm. The folders of pages that were
     killed are removed first.
@@ -39,6 +39,7 @@ def memory_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
         with _locked(folder):
+            os.environ["GRADIO_TEMP_DIR"] = str(folder)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,9 +11,12 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 import pytest
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_page.limits import MAX_IMAGES
+from deepfake_page.classification import MAX_IMAGES
 
 from tests.support.page_process import DEADLINE_SECONDS, PageProcess
 from tests.support.project import ROOT
@@ -82,48 +85,103 @@ def test_an_address_is_not_fetched_and_a_path_not_read(
 ) -> None:
     address, asked = elsewhere
     photo = uploads / "photo.jpg"
-    session = secrets.token_hex(6)
-    # A visitor who has behaved until now: gradio makes its components anew after a visitor's first event.
-    assert set(join(page, "predict", file_data(upload(page, photo)), session)["data"][0]) == {"Deepfake", "Real one"}
-    for path, url in [
-        (f"{address}/a.jpg", None),
-        (f"{address}/b.jpg", f"{address}/b.jpg"),
-        ("http://elsewhere.invalid/a.jpg", None),
-        (str(photo), None),
-        (f"file://{photo}", None),
-        ("nothing", f"{address}/c.jpg"),
-        ("../../../../../../etc/hostname", None),
+    ticket = upload(page, photo)
+    for path in [
+        f"{address}/a.jpg",
+        "http://elsewhere.invalid/a.jpg",
+        "//elsewhere.invalid/a.jpg",
+        str(photo),
+        f"file://{photo}",
+        "/etc/hostname",
+        "nothing",
+        "../../../../../../etc/hostname",
+        f"{page.memory}/../../../etc/hostname",
+        str(page.memory),
+        None,
     ]:
-        data = {**file_data(path), "url": url}
-        assert "image: " in join(page, "predict", data, session)["error"]
-        assert "No verdict" in join(page, "one", data, session)["data"][0]
-        assert "1 no verdict" in json.dumps(join(page, "several", [data], session)["data"])
-    assert asked == []
-    for closed in (
-        f"/gradio_api/proxy={address}/d.jpg",
-        f"/gradio_api/file={address}/e.jpg",
-        f"/gradio_api/file={photo}",
-    ):
-        assert status_of(page, closed) == 404
+        data = {**file_data(str(path)), "path": path, "url": f"{address}/b.jpg"}
+        for value in (data, [data], {"deep": [{"down": data}]}):
+            assert call(page, "queue/join", {"data": [value], "fn_index": 0, "session_hash": "x"})[0] == 403
+            assert call(page, "call/predict", {"data": [value]})[0] == 403
+        assert call(page, "call/v2/predict", {"image": data})[0] == 403
+        assert status_of(page, f"/gradio_api/file={urllib.parse.quote(str(path))}") == 404
+        assert status_of(page, f"/gradio_api/file/{urllib.parse.quote(str(path))}") == 404
+    assert status_of(page, f"/gradio_api/proxy={address}/d.jpg") == 400
+    # An address beside an upload is not looked at, and a path of a folder in memory that nobody uploaded is none.
+    session = secrets.token_hex(6)
+    data = {**file_data(ticket), "url": f"{address}/c.jpg"}
+    assert set(join(page, "predict", data, session)["data"][0]) == {"Deepfake", "Real one"}
+    guessed = file_data(f"{page.memory}/{'0' * 64}/photo.jpg")
+    assert "send the file again" in join(page, "predict", guessed, session)["error"]
+    assert "No verdict" in join(page, "one", guessed, session)["data"][0]
+    assert "1 no verdict" in json.dumps(join(page, "several", [guessed], session)["data"])
     assert asked == []
     assert {"127.0.0.1"} <= page.hosts() <= LOOPBACK
 
 
-def test_an_upload_is_answered_once_and_never_on_a_disk(page: PageProcess, uploads: Path) -> None:
-    ticket = upload(page, uploads / "photo.jpg")
+def test_calls_that_are_no_json_or_too_deep_are_refused(page: PageProcess) -> None:
+    for body in (b"", b"{", b"[" * 100_000, b'{"data":' * 2_000, b"\xff\xfe"):
+        assert call(page, "queue/join", body)[0] == 400
+    assert "Traceback" not in page.log
+
+
+def test_an_upload_is_answered_once_and_never_on_a_disk(page: PageProcess, uploads: Path, verdict_log: Path) -> None:
+    written = page.written()
+    assert page.memory.parent == Path("/dev/shm")
+    assert page.memory.stat().st_mode & 0o777 == 0o700
+    path = upload(page, uploads / "photo.jpg")
     # It waits in memory; its sender can look at it until it is answered.
-    assert page.files() == []
-    shown = urllib.request.urlopen(f"{page.url}/gradio_api/file={ticket}", timeout=DEADLINE_SECONDS)
+    assert Path(path).is_relative_to(page.memory)
+    shown = urllib.request.urlopen(f"{page.url}/gradio_api/file={path}", timeout=DEADLINE_SECONDS)
     assert shown.read() == (uploads / "photo.jpg").read_bytes()
     assert shown.headers["Cache-Control"] == "no-store"
     session = secrets.token_hex(6)
-    assert "data" in join(page, "predict", file_data(ticket), session)
-    assert "send the file again" in join(page, "predict", file_data(ticket), session)["error"]
-    assert status_of(page, f"/gradio_api/file={ticket}") == 404
+    assert "data" in join(page, "predict", file_data(path), session)
+    assert "send the file again" in join(page, "predict", file_data(path), session)["error"]
+    assert status_of(page, f"/gradio_api/file={path}") == 403
     broken = upload(page, uploads / "truncated.jpg")
     assert "truncated" in join(page, "predict", file_data(broken), session)["error"]
-    assert status_of(page, f"/gradio_api/file={broken}") == 404
-    assert page.files() == []
+    assert "2 images" in json.dumps(
+        join(page, "several", [file_data(upload(page, uploads / name)) for name in ("cmyk.jpg", "text.jpg")], session)
+    )
+    assert left(page) == []
+    assert page.written() - written <= {verdict_log}
+    assert "Traceback" not in page.log
+
+
+def test_equal_files_at_once_are_answered_each(page: PageProcess, uploads: Path) -> None:
+    """gradio keeps them under one path."""
+
+    def scores(_: int) -> dict[str, float]:
+        answer = join(page, "predict", file_data(upload(page, uploads / "webp.webp")), secrets.token_hex(6))
+        return dict(answer["data"][0])
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(scores, range(16))
+    for other in others:
+        assert other == pytest.approx(first, abs=1e-5)
+    assert left(page) == []
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing(page: PageProcess) -> None:
+    begin = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + bytes(200_000)
+    connection = http.client.HTTPConnection(page.url.removeprefix("http://"), timeout=DEADLINE_SECONDS)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/gradio_api/upload")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+        connection.putheader("Content-Length", "1000000")
+        connection.endheaders(begin)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not left(page) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left(page) != []
+    while left(page) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left(page) == []
+    # Names that gradio refuses, and files that are in no field of its own.
+    assert post(page, ("..", b"x"))[0] == 400
+    assert post(page, ("a.jpg", b"x"), field="others") == (200, "[]")
+    assert left(page) == []
     assert "Traceback" not in page.log
 
 
@@ -139,25 +197,34 @@ def test_each_verdict_is_on_record_with_the_sum_of_the_file(
     assert "turned" not in json.dumps(entry)
 
 
-def test_too_large_and_too_many_are_refused_by_name_and_number(page: PageProcess) -> None:
+def test_too_large_and_too_many_are_refused(page: PageProcess) -> None:
     large = post(page, ("small.jpg", b"x"), ("large.jpg", bytes(33_600_000)))
-    assert large == (413, "large.jpg: larger than 33 MB, the most that is taken")
-    many = post(page, *[(f"{number}.jpg", b"x") for number in range(MAX_IMAGES + 1)])
-    assert many == (413, f"{MAX_IMAGES + 1} images at once are too many: {MAX_IMAGES} at most")
+    assert large == (413, "File size exceeded maximum allowed size of 33554432 bytes.")
     assert post(page, content_type="text/plain")[0] == 400
     assert post(page, content_type="multipart/form-data")[0] == 400
-    assert page.files() == []
+    status, answer = post(page, *[(f"{number}.jpg", b"x") for number in range(MAX_IMAGES + 1)])
+    assert status == 200
+    many = join(page, "several", [file_data(path) for path in json.loads(answer)], secrets.token_hex(6))
+    assert f"{MAX_IMAGES + 1} images are too many" in json.dumps(many)
+    assert left(page) == []
     assert "Traceback" not in page.log
 
 
 @pytest.mark.parametrize(
     "address",
-    ["/monitoring", "/login", "/logout", "/docs", "/openapi.json", "/pwa_icon", "/gradio_api/deep_link",
-     "/gradio_api/runs", "/gradio_api/run-history/records", "/gradio_api/vibe-code", "/gradio_api/profiling/traces",
-     "/gradio_api/mcp/", "/gradio_api/custom_component/1/client/component/index.js"],
+    ["/monitoring", "/docs", "/gradio_api/deep_link?session_hash=x", "/gradio_api/runs",
+     "/gradio_api/run-history/records", "/gradio_api/vibe-code", "/gradio_api/profiling/traces", "/gradio_api/mcp/",
+     "/gradio_api/custom_component/1/client/component/index.js"],
 )  # fmt: skip
-def test_what_else_gradio_has_is_not_there(page: PageProcess, address: str) -> None:
-    assert status_of(page, address) == 404
+def test_what_else_gradio_has_is_closed(page: PageProcess, address: str) -> None:
+    assert status_of(page, address) in (403, 404)
+
+
+def test_no_call_passes_the_queue(page: PageProcess) -> None:
+    for address in ("run/predict", "api/predict"):
+        assert call(page, address, {"data": [None]})[0] == 404
+    for address in ("process_recording", "component_server"):
+        assert post(page, ("a.jpg", b"x"), address=address)[0] == 400
 
 
 def test_other_hosts_are_forbidden_to_the_browser_too(page: PageProcess) -> None:
@@ -173,13 +240,14 @@ def test_other_hosts_are_forbidden_to_the_browser_too(page: PageProcess) -> None
     assert "fonts.googleapis.com" not in config
 
 
-def test_a_long_request_is_not_read(page: PageProcess) -> None:
+@pytest.mark.parametrize(("address", "size", "status"), [("call/predict", 2 << 20, 413), ("upload", 513 << 20, 503)])
+def test_a_long_request_is_not_read(page: PageProcess, address: str, size: int, status: int) -> None:
     connection = http.client.HTTPConnection(page.url.removeprefix("http://"), timeout=DEADLINE_SECONDS)
     with contextlib.closing(connection):
-        connection.putrequest("POST", "/gradio_api/call/predict")
-        connection.putheader("Content-Length", str(2 << 20))
+        connection.putrequest("POST", f"/gradio_api/{address}")
+        connection.putheader("Content-Length", str(size))
         connection.endheaders()
-        assert connection.getresponse().status == 413  # before a byte of it was sent
+        assert connection.getresponse().status == status  # before a byte of it was sent
 
 
 def test_another_website_cannot_use_the_page_through_its_visitors_browser(page: PageProcess) -> None:
@@ -188,7 +256,7 @@ def test_another_website_cannot_use_the_page_through_its_visitors_browser(page: 
 
 
 def test_the_example_of_the_readme_works(page: PageProcess, uploads: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "client" / "deepfake_page" / "README.md").read_text()
     code = re.findall(r"<!-- run before the page -->\n```python\n(.*?)```", readme, re.DOTALL)
     assert len(code) == 1
     command = [sys.executable, "-c", code[0].replace("http://127.0.0.1:7860", page.url)]
@@ -201,28 +269,44 @@ def file_data(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
+def left(page: PageProcess) -> list[Path]:
+    """Files in its folders; it may have empty folders."""
+    return [path for path in page.files() if not path.is_dir()]
+
+
 def upload(page: PageProcess, path: Path) -> str:
-    """Ticket of an upload."""
+    """Where gradio has put an upload."""
     status, answer = post(page, (path.name, path.read_bytes()))
     assert status == 200
     return str(json.loads(answer)[0])
 
 
 def post(
-    page: PageProcess, *files: tuple[str, bytes], content_type: str = "", headers: Mapping[str, str] | None = None
+    page: PageProcess,
+    *files: tuple[str, bytes],
+    content_type: str = "",
+    headers: Mapping[str, str] | None = None,
+    field: str = "files",
+    address: str = "upload",
 ) -> tuple[int, str]:
-    """Status and text of the answer to an upload."""
+    """Status and text of the answer to files."""
     boundary = secrets.token_hex(8)
     parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
         + content
         + b"\r\n"
         for name, content in files
     ]
+    body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+    kind = {"Content-Type": content_type or f"multipart/form-data; boundary={boundary}"}
+    return call(page, address, body, {**kind, **(headers or {})})
+
+
+def call(page: PageProcess, address: str, body: object, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and text of the answer to a POST; `body` is sent as JSON where it is not bytes."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"{page.url}/gradio_api/upload",
-        data=b"".join(parts) + f"--{boundary}--\r\n".encode(),
-        headers={"Content-Type": content_type or f"multipart/form-data; boundary={boundary}", **(headers or {})},
+        f"{page.url}/gradio_api/{address}", data=data, headers={"Content-Type": "application/json", **(headers or {})}
     )
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
@@ -237,12 +321,8 @@ def join(page: PageProcess, name: str, data: Any, session: str) -> dict[str, Any
     with urllib.request.urlopen(f"{page.url}/config", timeout=DEADLINE_SECONDS) as response:
         events = json.load(response)["dependencies"]
     index = next(each["id"] for each in events if each["api_name"] == name)
-    body = json.dumps({"data": [data], "fn_index": index, "session_hash": session}).encode()
-    request = urllib.request.Request(
-        f"{page.url}/gradio_api/queue/join", data=body, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
-        response.read()
+    body = {"data": [data], "fn_index": index, "session_hash": session}
+    assert call(page, "queue/join", body)[0] == 200
     output: dict[str, Any] = {}
     stream = f"{page.url}/gradio_api/queue/data?session_hash={session}"
     with urllib.request.urlopen(stream, timeout=DEADLINE_SECONDS) as response:

@@ -31,6 +31,7 @@ def test_it_says_where_it_listens_and_stops_with_a_page_open(tmp_path: Path, num
         assert page.log.endswith("Stopped\n")
         assert "Traceback" not in page.log
         assert {host} <= page.hosts() <= {"127.0.0.1", host}  # where it listens itself
+        assert not page.memory.exists()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,9 +6,8 @@ import csv
 
 import pytest
 from deepfake_client import Failure, ImageFormatError, Verdict
-from deepfake_page.batch_markup import batch_results
+from deepfake_page.batch import batch_results, csv_table
 from deepfake_page.classification import Answer
-from deepfake_page.csv_table import csv_table
 from deepfake_page.markup import UNKNOWN, model_status, percent, verdict_card
 from deepfake_page.served_model import ServedModel
 
