@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 
+import anyio.to_thread
 from deepfake_client import (
     DeepfakeClient,
     DeepfakeError,
@@ -75,7 +76,7 @@ class Classifier:
     async def classify(self, upload: Upload) -> Answer:
         """The answer for one upload."""
         try:
-            return await asyncio.to_thread(self._answer, upload, None)
+            return await anyio.to_thread.run_sync(self._answer, upload, None)
         finally:
             self._uploads.forget(upload.path)
 
@@ -92,7 +93,7 @@ class Classifier:
                 if failed.is_set():
                     error = NotReadyError("not tried, because there was no answer for an image before it")
                     return Answer(upload.name, Failure(upload.name, error), 0.0, None)
-                found = await asyncio.to_thread(self._answer, upload, "bulk")
+                found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
             if found.unanswered:
                 failed.set()
             return found

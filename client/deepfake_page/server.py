@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 # For answers on their way.
-_DRAIN_SECONDS = 10
+_DRAIN_SECONDS = 5
 
 
 class PortError(Exception):
@@ -82,8 +82,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         """In place of uvicorn's, which raises the signal again after an orderly end."""
-        if self.should_exit:
-            self.force_exit = True
-            logging.getLogger("uvicorn.error").disabled = True  # of what is cut off then it shows the frames
+        self.force_exit = self.should_exit
         self.should_exit = True
+        logging.getLogger("uvicorn.error").disabled = True  # it shows the frames of what is cut off
         self.end_streams()

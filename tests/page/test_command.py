@@ -15,6 +15,7 @@ from tests.support.page_process import DEADLINE_SECONDS, page_process
 NOBODY = "grpc://127.0.0.1:9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "host"),
     [(signal.SIGINT, "127.0.0.1"), (signal.SIGTERM, "0.0.0.0")],  # noqa: S104 - it has to say so

@@ -18,6 +18,7 @@ from tests.support.browsers import Browsers, upload_one, upload_several
 from tests.support.exports import exported_files
 from tests.support.page_process import PageProcess, page_process
 
+pytestmark = pytest.mark.slow
 WIDTHS = pytest.mark.parametrize("width", [390, 1440])
 
 
