@@ -82,7 +82,7 @@ class _Events:
         if file is None:
             return gr.skip(), gr.skip(), None
         answer = await self._classifier.classify(_upload(file))
-        served = await anyio.to_thread.run_sync(self._watch.ask)
+        served = await anyio.to_thread.run_sync(self._watch.look, 0.0)
         return markup.verdict_card(answer, served), markup.model_status(served), None
 
     async def several(self, files: Sequence[Mapping[str, Any]] | None) -> AsyncIterator[tuple[Any, ...]]:
@@ -97,7 +97,7 @@ class _Events:
         async for answer in self._classifier.classify_many(uploads):
             answers.append(answer)
             yield batch.progress(len(answers), len(uploads)), gr.skip(), gr.skip()
-        served = await anyio.to_thread.run_sync(self._watch.ask)
+        served = await anyio.to_thread.run_sync(self._watch.look, 0.0)
         yield batch.batch_results(answers, served), markup.model_status(served), None
 
     async def predict(self, image: Mapping[str, Any] | None) -> dict[str, float]:

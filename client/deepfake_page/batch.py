@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from deepfake_client import Failure, Verdict
 
@@ -16,6 +15,7 @@ from .served_model import ServedModel
 
 # A cell that begins with one of these is a formula to a spreadsheet, and a file may be called =HYPERLINK(…).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_HEADINGS = {"file": "File", "label": "Label", "decision": "Decision", "error": "Error"}
 
 EMPTY = """<h2>Verdicts</h2><div class="df-empty"><p>No images yet. The verdicts appear here, with a table to download.</p></div>"""
 
@@ -34,19 +34,13 @@ At most {MAX_IMAGES} are taken at once: choose fewer.</div>"""
 
 def batch_results(answers: Sequence[Answer], served: ServedModel) -> str:
     """All of it, with what was counted first."""
-    labels = _labels(answers)
     mark = weights_mark(served)
     notice = f'<p class="df-mark">{mark}</p>' if mark else ""
-    content = data_url(csv_table(answers, labels, served).encode("utf-8-sig"), "text/csv;charset=utf-8")
+    content = data_url(csv_table(answers, served).encode("utf-8-sig"), "text/csv;charset=utf-8")
     return f"""<h2>Verdicts</h2><p class="df-summary">{escape(_summary(answers))}</p>{notice}
 <p><a class="df-download" href="{content}" download="verdicts.csv">Download the table (CSV)</a></p>
 <ul class="df-gallery" aria-label="Gallery">{"".join(map(_figure, answers))}</ul>
-<div class="df-scroll" role="region" aria-label="Table of verdicts" tabindex="0">{_table(answers, labels)}</div>"""
-
-
-def _labels(answers: Sequence[Answer]) -> list[str]:
-    """Labels of the model, in its order; none where no image got a verdict."""
-    return next((list(answer.result.scores) for answer in answers if answer.result.ok), [])
+<div class="df-scroll" role="region" aria-label="Table of verdicts" tabindex="0">{_table(answers)}</div>"""
 
 
 def _summary(answers: Sequence[Answer]) -> str:
@@ -77,52 +71,58 @@ def _figure(answer: Answer) -> str:
     )
 
 
-def _table(answers: Sequence[Answer], labels: Sequence[str]) -> str:
-    decided = any(answer.result.ok and answer.result.decision is not None for answer in answers)
-    columns = ["File", "Label", *(["Decision"] if decided else []), *labels, "ms", "Error"]
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+def _columns(answers: Sequence[Answer]) -> list[str]:
+    verdicts = [answer.result for answer in answers if isinstance(answer.result, Verdict)]
+    labels = list(verdicts[0].scores) if verdicts else []
+    decision = ["decision"] if any(verdict.decision is not None for verdict in verdicts) else []
+    return ["file", "label", *decision, *labels, "ms", "error"]
+
+
+def _row(answer: Answer) -> dict[str, object]:
+    if isinstance(answer.result, Failure):
+        return {"file": answer.name, "error": answer.result.error.reason}
+    verdict = answer.result
+    row: dict[str, object] = {"file": answer.name, "label": verdict.label, "decision": verdict.decision, **verdict.scores}
+    return row | {
+        "ms": round(answer.milliseconds),
+        "error": "",
+        "model": verdict.model,
+        "model_version": verdict.model_version,
+    }
+
+
+def _table(answers: Sequence[Answer]) -> str:
+    columns = _columns(answers)
+    head = "".join(f'<th scope="col">{escape(_HEADINGS.get(column, column))}</th>' for column in columns)
     rows = []
-    for answer in answers:
-        cells = ["–"] * (1 + decided + len(labels) + 1)
-        error = ""
-        if isinstance(answer.result, Failure):
-            error = answer.result.error.reason
-        else:
-            verdict = answer.result
-            decision = [verdict.decision or ""] if decided else []
-            scores = [f"{verdict.scores[label]:.4f}" for label in labels]
-            cells = [verdict.label, *decision, *scores, f"{answer.milliseconds:.0f}"]
-        texts = "".join(f"<td>{escape(cell)}</td>" for cell in [*cells, error])
-        rows.append(f'<tr><th scope="row">{escape(answer.name)}</th>{texts}</tr>')
+    for row in map(_row, answers):
+        name, *cells = (escape(_shown(row.get(column))) for column in columns)
+        rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     return f"<table><caption>Verdicts of the model</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def csv_table(answers: Sequence[Answer], labels: Sequence[str], served: ServedModel) -> str:
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def csv_table(answers: Sequence[Answer], served: ServedModel) -> str:
     """A header, then a row for each answer.
 
     Columns: file, label, decision (with a policy), a score per label, ms, error, model, model_version, and `weights`,
     which is "stand-in (verdicts mean nothing)" where that is so and "unknown" where the server does not tell.
     """
-    decided = any(answer.result.ok and answer.result.decision is not None for answer in answers)
-    decision = ["decision"] if decided else []
-    columns = ["file", "label", *decision, *labels, "ms", "error", "model", "model_version", "weights"]
+    columns = [*_columns(answers), "model", "model_version", "weights"]
     weights = "stand-in (verdicts mean nothing)" if served.stand_in else served.weights
     text = io.StringIO()
-    rows = csv.DictWriter(text, columns)
+    rows = csv.DictWriter(text, columns, extrasaction="ignore")
     rows.writeheader()
     for answer in answers:
-        row: dict[str, Any] = {"file": answer.name, "weights": weights}
-        if isinstance(answer.result, Failure):
-            row["error"] = answer.result.error.reason
-        else:
-            verdict = answer.result
-            row |= {"label": verdict.label, **verdict.scores, "ms": round(answer.milliseconds)}
-            row |= {"model": verdict.model, "model_version": verdict.model_version}
-            if decided:
-                row["decision"] = verdict.decision
+        row = _row(answer) | {"weights": weights}
         rows.writerow({column: _cell(value) for column, value in row.items()})
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

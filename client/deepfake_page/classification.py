@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import anyio.to_thread
 from deepfake_client import (
@@ -115,7 +116,7 @@ class Classifier:
         for upload in uploads:
             self._uploads.forget(upload.path)
 
-    def _answer(self, upload: Upload, priority: str | None) -> Answer:
+    def _answer(self, upload: Upload, priority: Literal["bulk"] | None) -> Answer:
         begun = time.perf_counter()
         small: bytes | None = None
         result: Verdict | Failure

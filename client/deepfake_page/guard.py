@@ -16,19 +16,10 @@ from .uploads import Uploads
 
 # gradio's page is made of inline scripts and styles, and of code that it builds (`Function`) to run our `js`; but
 # nothing may come from, or go to, another host.
-_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' blob:",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -44,6 +35,7 @@ _FILE = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL)
 _CLOSED = "/gradio_api/deep_link"
 # What is not an upload is a few lines.
 _MAX_JSON_BYTES = 1 << 20
+_NO_UPLOAD = "not an uploaded file: nothing is read from this machine or fetched from other hosts"
 _FULL = "too many images are waiting; try again in a minute"
 
 
@@ -78,8 +70,7 @@ class Guard:
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Takes note of what arrives, and of the paths that gradio answers with."""
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and not self._uploads.has_room(int(length)):
+        if not self._uploads.has_room(_length(scope) or 0):
             await PlainTextResponse(_FULL, status_code=503)(scope, receive, send)
             return
         answer = b""
@@ -110,28 +101,30 @@ class Guard:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes JSON that names no other files than uploads."""
-        length = Headers(scope=scope).get("content-length", "")
-        if not (length.isdecimal() and int(length) <= _MAX_JSON_BYTES):
+        length = _length(scope)
+        if length is None or length > _MAX_JSON_BYTES:
             await PlainTextResponse("Content Too Large", status_code=413)(scope, receive, send)
             return
+        app = self._app
         try:
             body = await Request(scope, receive).body()
-            names = list(_file_paths(json.loads(body)))
+            if not all(map(self._uploads.holds, _file_paths(json.loads(body)))):
+                app = PlainTextResponse(_NO_UPLOAD, status_code=403)
         except (ValueError, RecursionError):
-            await PlainTextResponse("no JSON", status_code=400)(scope, receive, send)
-            return
+            app = PlainTextResponse("no JSON", status_code=400)
         except ClientDisconnect:
-            return
-        if not all(map(self._uploads.holds, names)):
-            reason = "not an uploaded file: nothing is read from this machine or fetched from other hosts"
-            await PlainTextResponse(reason, status_code=403)(scope, receive, send)
             return
         messages = iter([{"type": "http.request", "body": body}])
 
         async def receive_again() -> Message:
             return next(messages, None) or await receive()
 
-        await self._app(scope, receive_again, send)
+        await app(scope, receive_again, send)
+
+
+def _length(scope: Scope) -> int | None:
+    length = Headers(scope=scope).get("content-length", "")
+    return int(length) if length.isdecimal() else None
 
 
 def _file_paths(body: object) -> Iterator[object]:

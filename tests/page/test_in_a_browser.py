@@ -160,6 +160,16 @@ def test_an_image_is_pasted_with_the_keys(page: PageProcess, browsers: Browsers)
         expect(visited.locator("#df-verdicts tbody tr")).to_have_count(1)
 
 
+def test_a_photo_is_taken_with_the_camera(page: PageProcess, browsers: Browsers) -> None:
+    with browsers.visit(page.url, permissions=["camera"]) as visited:
+        image = visited.locator("#df-image")
+        image.get_by_label("Capture from camera").click()
+        image.get_by_text("Click to Access Webcam").click()
+        image.get_by_label("capture photo").click()
+        expect(visited.locator("#df-verdict .df-card dd").first).to_be_visible()
+        expect(visited.locator("#df-verdict .df-card img")).to_have_js_property("complete", True)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_follow_the_system_and_can_be_read(
     page: PageProcess, browsers: Browsers, uploads: Path, scheme: str

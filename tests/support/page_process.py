@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 DEADLINE_SECONDS = 60
 _AUDIT = """
@@ -37,6 +43,11 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 """
+
+
+def file_data(path: str) -> dict[str, Any]:
+    """An upload as gradio names it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 class PageProcess:
@@ -95,7 +106,8 @@ class PageProcess:
 
     def files(self) -> list[Path]:
         """What lies where it could have put a file, in memory or not."""
-        return [path for folder in (self.folder, self.memory) for path in folder.rglob("*")]
+        paths = (path for folder in (self.folder, self.memory) for path in folder.rglob("*"))
+        return [path for path in paths if not path.is_dir()]
 
     def written(self) -> set[Path]:
         """Files outside of its folder in memory that its Python code has ever opened for writing."""
@@ -105,6 +117,74 @@ class PageProcess:
     def hosts(self) -> set[str]:
         """Names and addresses that its Python code has looked up or connected to."""
         return self._audited("host")
+
+    def upload(self, path: Path) -> str:
+        """Where gradio has put an upload."""
+        status, answer = self.post((path.name, path.read_bytes()))
+        assert status == 200
+        return str(json.loads(answer)[0])
+
+    def post(
+        self,
+        *files: tuple[str, bytes],
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        field: str = "files",
+        address: str = "upload",
+    ) -> tuple[int, str]:
+        """Status and text of the answer to files."""
+        boundary = secrets.token_hex(8)
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
+            + content
+            + b"\r\n"
+            for name, content in files
+        ]
+        body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+        kind = {"Content-Type": content_type or f"multipart/form-data; boundary={boundary}"}
+        return self.call(address, body, {**kind, **(headers or {})})
+
+    def call(self, address: str, body: object, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Status and text of the answer to a POST; `body` is sent as JSON where it is not bytes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.url}/gradio_api/{address}",
+            data=data,
+            headers={"Content-Type": "application/json", **(headers or {})},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def join(self, name: str, data: Any, session: str) -> dict[str, Any]:
+        """Output of one event of the page in a visitor's session, as the browser asks for it."""
+        with urllib.request.urlopen(f"{self.url}/config", timeout=DEADLINE_SECONDS) as response:
+            events = json.load(response)["dependencies"]
+        index = next(each["id"] for each in events if each["api_name"] == name)
+        body = {"data": [data], "fn_index": index, "session_hash": session}
+        assert self.call("queue/join", body)[0] == 200
+        output: dict[str, Any] = {}
+        stream = f"{self.url}/gradio_api/queue/data?session_hash={session}"
+        with urllib.request.urlopen(stream, timeout=DEADLINE_SECONDS) as response:
+            for line in response:
+                message = json.loads(line.removeprefix(b"data: ") if line.strip() else b"{}")
+                if message.get("msg") in ("process_generating", "process_completed") and message["output"].get("data"):
+                    output = message["output"]
+                elif message.get("msg") == "process_completed":
+                    output = output or message["output"]
+        return output
+
+    def status_of(self, address: str) -> int:
+        """HTTP status of a GET."""
+        try:
+            with urllib.request.urlopen(f"{self.url}{address}", timeout=DEADLINE_SECONDS) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
 
     def _audited(self, kind: str) -> set[str]:
         lines = (line.partition(" ") for line in self._audit.read_text().splitlines())
@@ -127,3 +207,4 @@ def page_process(folder: Path, *arguments: str) -> Iterator[PageProcess]:
     finally:
         page.process.kill()
         page.process.communicate()
+        shutil.rmtree(page.memory, ignore_errors=True)
