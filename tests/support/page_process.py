@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -45,9 +46,9 @@ sys.addaudithook(hook)
 """
 
 
-def file_data(path: str) -> dict[str, Any]:
+def file_data(path: str, name: str | None = None) -> dict[str, Any]:
     """An upload as gradio names it."""
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+    return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
 
 class PageProcess:
@@ -108,6 +109,13 @@ class PageProcess:
         """What lies where it could have put a file, in memory or not."""
         paths = (path for folder in (self.folder, self.memory) for path in folder.rglob("*"))
         return [path for path in paths if not path.is_dir()]
+
+    def files_at_last(self) -> list[Path]:
+        """The same, once a request that was answered has ended as well."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self.files() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.files()
 
     def written(self) -> set[Path]:
         """Files outside of its folder in memory that its Python code has ever opened for writing."""
