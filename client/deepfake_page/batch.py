@@ -82,7 +82,12 @@ def _row(answer: Answer) -> dict[str, object]:
     if isinstance(answer.result, Failure):
         return {"file": answer.name, "error": answer.result.error.reason}
     verdict = answer.result
-    row: dict[str, object] = {"file": answer.name, "label": verdict.label, "decision": verdict.decision, **verdict.scores}
+    row: dict[str, object] = {
+        "file": answer.name,
+        "label": verdict.label,
+        "decision": verdict.decision,
+        **verdict.scores,
+    }
     return row | {
         "ms": round(answer.milliseconds),
         "error": "",

@@ -70,7 +70,10 @@ class Guard:
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Takes note of what arrives, and of the paths that gradio answers with."""
-        if not self._uploads.has_room(_length(scope) or 0):
+        length = _length(scope) or 0
+        if not self._uploads.has_room(length):
+            while length <= self._uploads.max_bytes and (await receive()).get("more_body"):
+                pass  # a sender that is interrupted would not hear the answer
             await PlainTextResponse(_FULL, status_code=503)(scope, receive, send)
             return
         answer = b""

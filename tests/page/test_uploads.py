@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from deepfake_client import DeepfakeClient, FakeTransport, ImageLimits, ImageReadError, InternalServerError
 from deepfake_page import uploads as module
 from deepfake_page.classification import Classifier, Upload
+from deepfake_page.guard import Guard
 from deepfake_page.uploads import KEEP_SECONDS, Uploads, memory_folder
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from tests.support.pictures import encoded, photo_like
 
@@ -36,6 +42,25 @@ def test_the_memory_for_uploads_has_an_end(folder: Path) -> None:
     uploads.forget(path)
     assert (uploads.held_bytes, Path(path).exists(), Path(path).parent.exists()) == (0, False, False)
     assert not uploads.has_room(1 << 60)
+
+
+async def test_an_upload_without_room_is_refused(folder: Path) -> None:
+    async def gradio(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(str(len(await Request(scope, receive).body())))(scope, receive, send)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(2000)
+
+    guard = Guard(gradio, uploads := Uploads(folder, max_bytes=67_000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://page/gradio_api") as client:
+        assert (await client.post("/upload", content=bytes(2000))).text == "2000"
+        for size in (70_000, 400_000):
+            answer = await client.post("/upload", content=bytes(size))
+            assert (answer.status_code, answer.text) == (503, "too many images are waiting; try again in a minute")
+        assert (await client.post("/upload", content=chunks())).text == "2000"
+        uploads.arrived([stored(folder, "a.jpg", bytes(2000))])
+        with pytest.raises(MultiPartException, match="too many images are waiting"):
+            await client.post("/upload", content=chunks())
 
 
 def test_many_small_files_are_too_many_as_well(folder: Path) -> None:
