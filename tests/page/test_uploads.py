@@ -51,14 +51,14 @@ async def test_an_upload_without_room_is_refused(folder: Path) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield bytes(2000)
 
-    guard = Guard(gradio, uploads := Uploads(folder, max_bytes=67_000))
+    guard = Guard(gradio, uploads := Uploads(folder, max_bytes=66_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://page/gradio_api") as client:
         assert (await client.post("/upload", content=bytes(2000))).text == "2000"
         for size in (70_000, 400_000):
             answer = await client.post("/upload", content=bytes(size))
             assert (answer.status_code, answer.text) == (503, "too many images are waiting; try again in a minute")
         assert (await client.post("/upload", content=chunks())).text == "2000"
-        uploads.arrived([stored(folder, "a.jpg", bytes(2000))])
+        arrived(uploads, "a.jpg", bytes(2000))
         with pytest.raises(MultiPartException, match="too many images are waiting"):
             await client.post("/upload", content=chunks())
 
