@@ -1,6 +1,5 @@
 """The web page in front of a running Triton: what `deepfake page` serves.
 
-An image goes from the browser into `uploads` (memory, never a disk), is taken out once by `classification`, and what
-remains of it is a verdict and a thumbnail in the answer. gradio draws the page and queues the work; `gate` decides
-which of gradio's addresses exist at all, and `server` binds the port.
+A photo goes from the browser through `guard` and gradio's own upload into a folder in memory (`uploads`), is asked
+about once (`classification`), and leaves a verdict and a thumbnail in the answer (`markup`, `batch`).
 """

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
 
+import anyio.to_thread
 from deepfake_client import (
     DeepfakeClient,
     DeepfakeError,
     Failure,
     ImageError,
-    ImageReadError,
+    ImageLimits,
     InternalServerError,
     NotReadyError,
     OverloadedError,
     Verdict,
 )
 from deepfake_client.preprocessing import load_image
+from PIL import Image
 
-from .limits import BATCH_WORKERS, PageLimits
-from .thumbnails import thumbnail
-from .uploads import Upload, UploadStore
+from .uploads import Uploads
 
+#: Images in one go. At three a second, which two cores of a CPU do, 50 are a quarter of a minute.
+MAX_IMAGES = 50
 _log = logging.getLogger("deepfake_page")
+# Of one batch, at a time.
+_BATCH_WORKERS = 2
+# Twice the size at which a thumbnail is shown, for screens of double density.
+_MAX_SIDE = 360
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file: where gradio put it, and its name as the sender gave it."""
+
+    path: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,7 @@ class Answer:
     Attributes:
         name: of the file.
         result: the verdict, or why there is none.
-        milliseconds: from the uploaded bytes to the result, decoding included.
+        milliseconds: from the uploaded file to the result, decoding included.
         thumbnail: a small JPEG; None where the image could not be decoded.
     """
 
@@ -52,58 +67,64 @@ class Answer:
 
 
 class Classifier:
-    """Takes uploads out of the store and asks the server about them."""
+    """Asks the server about uploads, which are removed with their answer."""
 
-    def __init__(self, client: DeepfakeClient, store: UploadStore, limits: PageLimits) -> None:
+    def __init__(self, client: DeepfakeClient, uploads: Uploads, limits: ImageLimits) -> None:
         self._client = client
-        self._store = store
+        self._uploads = uploads
         self._limits = limits
 
-    def classify(self, ticket: str) -> Answer:
-        """The answer for one upload, which is forgotten with it."""
-        upload = self._store.take(ticket)
-        if upload is None:
-            return _refused(ticket)
-        return self._answer(upload, bulk=False)
+    async def classify(self, upload: Upload) -> Answer:
+        """The answer for one upload."""
+        try:
+            return await anyio.to_thread.run_sync(self._answer, upload, None)
+        finally:
+            self._uploads.forget(upload.path)
 
-    def classify_many(self, tickets: Sequence[str]) -> Iterator[Answer]:
+    async def classify_many(self, uploads: Iterable[Upload]) -> AsyncIterator[Answer]:
         """The answers for several uploads, in their order; behind single ones in the server's queue.
 
         Once the server has failed one of them, the rest is not tried: each would wait for its retries.
         """
-        failed = threading.Event()
+        slots = asyncio.Semaphore(_BATCH_WORKERS)
+        failed = asyncio.Event()
 
-        def answer(ticket: str) -> Answer:
-            upload = self._store.take(ticket)
-            if upload is None:
-                return _refused(ticket)
-            if failed.is_set():
-                error = NotReadyError(
-                    "not tried, because there was no answer for an image before it", source=upload.name
-                )
-                return Answer(upload.name, Failure(upload.name, error), 0.0, None)
-            found = self._answer(upload, bulk=True)
+        async def answer(upload: Upload) -> Answer:
+            async with slots:
+                if failed.is_set():
+                    error = NotReadyError("not tried, because there was no answer for an image before it")
+                    return Answer(upload.name, Failure(upload.name, error), 0.0, None)
+                found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
             if found.unanswered:
                 failed.set()
             return found
 
-        pool = ThreadPoolExecutor(BATCH_WORKERS, thread_name_prefix="page-batch")
+        tasks = {asyncio.create_task(answer(upload)): upload for upload in uploads}
         try:
-            yield from pool.map(answer, tickets)
+            for task in list(tasks):
+                found = await task
+                self._uploads.forget(tasks.pop(task).path)
+                yield found
         finally:
             # Whoever closes the page in the middle leaves nothing behind.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for ticket in tickets:
-                self._store.take(ticket)
+            for task in tasks:
+                task.cancel()
+            self.forget(tasks.values())
 
-    def _answer(self, upload: Upload, *, bulk: bool) -> Answer:
+    def forget(self, uploads: Iterable[Upload]) -> None:
+        """Remove uploads that get no answer."""
+        for upload in uploads:
+            self._uploads.forget(upload.path)
+
+    def _answer(self, upload: Upload, priority: Literal["bulk"] | None) -> Answer:
         begun = time.perf_counter()
         small: bytes | None = None
         result: Verdict | Failure
         try:
+            data = self._uploads.read(upload.path)
             # Decoded here for the thumbnail, and once more by the client, which takes note of the file as it came.
-            small = thumbnail(load_image(upload.data, limits=self._limits.image))
-            result = self._client.classify(upload.data, source=upload.name, priority="bulk" if bulk else None)
+            small = thumbnail(load_image(data, limits=self._limits))
+            result = self._client.classify(data, source=upload.name, priority=priority)
         except DeepfakeError as error:
             error.source = upload.name
             # Not by its name, which may tell what nobody but its sender is to know.
@@ -116,11 +137,9 @@ class Classifier:
         return Answer(upload.name, result, (time.perf_counter() - begun) * 1000, small)
 
 
-def _refused(ticket: str) -> Answer:
-    """What a caller hears who sends an address, a path or a ticket that has been used."""
-    if "://" in ticket:
-        error = ImageReadError("an address, not an uploaded file: nothing is fetched from other hosts")
-    else:
-        error = ImageReadError("not among the uploads that are waiting: send the file again")
-    _log.warning("no verdict on an image: %s", error.reason)
-    return Answer("image", Failure(None, error), 0.0, None)
+def thumbnail(image: Image.Image) -> bytes:
+    """A JPEG of at most 360 × 360 pixels, some 10 to 20 KB, without metadata; shrinks `image`, which is RGB."""
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BILINEAR)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from html import escape
 
 from deepfake_client import DeepfakeError, Failure, ImageError, ServerError, Verdict, WireError
 
 from .classification import Answer
 from .served_model import ServedModel
-from .thumbnails import data_url
 
 UNSURE = "unsure"
 
@@ -103,6 +103,11 @@ def weights_mark(served: ServedModel) -> str:
 def decision_or_label(verdict: Verdict) -> str:
     """What is shown as the verdict: the policy's decision where one is loaded."""
     return verdict.label if verdict.decision is None else verdict.decision
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """`content` as an address that holds it, so that the page can show it without the server keeping it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def percent(score: float) -> str:

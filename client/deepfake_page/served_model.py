@@ -57,17 +57,12 @@ class ServedModelWatch:
         self._lock = threading.Lock()
         self._last: tuple[float, ServedModel] | None = None
 
-    def look(self) -> ServedModel:
-        """What it had a moment ago; never raises for a server that is away."""
+    def look(self, max_age: float = _FRESH_SECONDS) -> ServedModel:
+        """What it had at most `max_age` seconds ago; never raises for a server that is away."""
         with self._lock:
-            if self._last is not None and time.monotonic() - self._last[0] < _FRESH_SECONDS:
-                return self._last[1]
-            return self._ask()
-
-    def ask(self) -> ServedModel:
-        """What it has now; never raises for a server that is away."""
-        with self._lock:
-            return self._ask()
+            if self._last is None or time.monotonic() - self._last[0] >= max_age:
+                self._last = time.monotonic(), self._ask()
+            return self._last[1]
 
     def _ask(self) -> ServedModel:
         try:
@@ -78,5 +73,4 @@ class ServedModelWatch:
         if served.away != self._away:
             _log.warning("the server %s", "answers again" if served.away is None else f"is away: {served.away}")
             self._away = served.away
-        self._last = time.monotonic(), served
         return served

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from .gate import Gate
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # For answers on their way.
 _DRAIN_SECONDS = 5
 
@@ -64,40 +61,28 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_until_stopped(gate: Gate, listener: socket.socket) -> None:
+def run_until_stopped(app: ASGIApp, listener: socket.socket, end_streams: Callable[[], None]) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; answers on their way get a few seconds, unless a second one follows."""
     config = uvicorn.Config(
-        gate,
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=2 * _DRAIN_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    asyncio.run(_Server(config, gate).serve(sockets=[listener]))
+    server = _Server(config)
+    server.end_streams = end_streams
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
-        super().__init__(config)
-        self._gate = gate
+    end_streams: Callable[[], None]
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         """In place of uvicorn's, which raises the signal again after an orderly end."""
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        if self.should_exit:
-            self.force_exit = True
-            logging.getLogger("uvicorn.error").disabled = True  # of what is cut off then it shows the frames
+        self.force_exit = self.should_exit
         self.should_exit = True
-        self._gate.end_heartbeats()
-        asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._gate.end_all)
+        logging.getLogger("uvicorn.error").disabled = True  # it shows the frames of what is cut off
+        self.end_streams()

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 from deepfake_cli.console import INTERRUPTED, fail, say, waiting
-from deepfake_cli.demo_weights import prepare_weights
+from deepfake_cli.demo import prepare_weights
 from deepfake_cli.progress import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.embedded.accelerator import cuda_device_count

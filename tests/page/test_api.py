@@ -11,35 +11,21 @@ import secrets
 import subprocess
 import sys
 import threading
-import urllib.error
+import time
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_page.limits import MAX_IMAGES
+from deepfake_page.classification import MAX_IMAGES
 
-from tests.support.page_process import DEADLINE_SECONDS, PageProcess
+from tests.support.page_process import DEADLINE_SECONDS, PageProcess, file_data
 from tests.support.project import ROOT
-
-CLIENT = """
-import json, sys
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
-client = Client(sys.argv[1], verbose=False)
-answers = []
-for path in sys.argv[2:]:
-    try:
-        answers.append(client.predict(handle_file(path), api_name="/predict"))
-    except AppError as error:
-        answers.append(str(error))
-print(json.dumps(answers))
-"""
-
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1", "None"}
 
@@ -62,19 +48,18 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def test_gradio_client_gets_the_scores_by_label(page: PageProcess, triton: EmbeddedTriton, uploads: Path) -> None:
+def test_programs_get_the_scores_by_label(page: PageProcess, triton: EmbeddedTriton, uploads: Path) -> None:
     files = sorted(uploads.iterdir())
-    command = [sys.executable, "-c", CLIENT, page.url, *map(str, files)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
-    assert run.returncode == 0, run.stderr
     with DeepfakeClient(triton.grpc_url) as client:
         expected = list(client.classify_many(files))
-    for path, result, answer in zip(files, expected, json.loads(run.stdout), strict=True):
+    for path, result in zip(files, expected, strict=True):
+        answer = page.join("predict", file_data(page.upload(path), path.name), secrets.token_hex(6))
         if result.ok:
-            assert list(answer) == list(result.scores)
-            assert answer == pytest.approx(dict(result.scores), abs=1e-5)
+            (scores,) = answer["data"]
+            assert list(scores) == list(result.scores)
+            assert scores == pytest.approx(dict(result.scores), abs=1e-5)
         else:
-            assert answer == f"{path.name}: {result.error.reason}"
+            assert answer["error"] == f"{path.name}: {result.error.reason}"
 
 
 def test_an_address_is_not_fetched_and_a_path_not_read(
@@ -82,48 +67,101 @@ def test_an_address_is_not_fetched_and_a_path_not_read(
 ) -> None:
     address, asked = elsewhere
     photo = uploads / "photo.jpg"
-    session = secrets.token_hex(6)
-    # A visitor who has behaved until now: gradio makes its components anew after a visitor's first event.
-    assert set(join(page, "predict", file_data(upload(page, photo)), session)["data"][0]) == {"Deepfake", "Real one"}
-    for path, url in [
-        (f"{address}/a.jpg", None),
-        (f"{address}/b.jpg", f"{address}/b.jpg"),
-        ("http://elsewhere.invalid/a.jpg", None),
-        (str(photo), None),
-        (f"file://{photo}", None),
-        ("nothing", f"{address}/c.jpg"),
-        ("../../../../../../etc/hostname", None),
+    ticket = page.upload(photo)
+    for path in [
+        f"{address}/a.jpg",
+        "http://elsewhere.invalid/a.jpg",
+        "//elsewhere.invalid/a.jpg",
+        str(photo),
+        f"file://{photo}",
+        "/etc/hostname",
+        "nothing",
+        "../../../../../../etc/hostname",
+        f"{page.memory}/../../../etc/hostname",
+        str(page.memory),
+        None,
     ]:
-        data = {**file_data(path), "url": url}
-        assert "image: " in join(page, "predict", data, session)["error"]
-        assert "No verdict" in join(page, "one", data, session)["data"][0]
-        assert "1 no verdict" in json.dumps(join(page, "several", [data], session)["data"])
-    assert asked == []
-    for closed in (
-        f"/gradio_api/proxy={address}/d.jpg",
-        f"/gradio_api/file={address}/e.jpg",
-        f"/gradio_api/file={photo}",
-    ):
-        assert status_of(page, closed) == 404
+        data = {**file_data(str(path)), "path": path, "url": f"{address}/b.jpg"}
+        for value in (data, [data], {"deep": [{"down": data}]}):
+            assert page.call("queue/join", {"data": [value], "fn_index": 0, "session_hash": "x"})[0] == 403
+            assert page.call("call/predict", {"data": [value]})[0] == 403
+        assert page.call("call/v2/predict", {"image": data})[0] == 403
+        assert page.status_of(f"/gradio_api/file={urllib.parse.quote(str(path))}") == 404
+        assert page.status_of(f"/gradio_api/file/{urllib.parse.quote(str(path))}") == 404
+    assert page.status_of(f"/gradio_api/proxy={address}/d.jpg") == 400
+    # An address beside an upload is not looked at, and a path of a folder in memory that nobody uploaded is none.
+    session = secrets.token_hex(6)
+    data = {**file_data(ticket), "url": f"{address}/c.jpg"}
+    assert set(page.join("predict", data, session)["data"][0]) == {"Deepfake", "Real one"}
+    guessed = file_data(f"{page.memory}/{'0' * 64}/photo.jpg")
+    assert "send the file again" in page.join("predict", guessed, session)["error"]
+    assert "No verdict" in page.join("one", guessed, session)["data"][0]
+    assert "1 no verdict" in json.dumps(page.join("several", [guessed], session)["data"])
     assert asked == []
     assert {"127.0.0.1"} <= page.hosts() <= LOOPBACK
 
 
-def test_an_upload_is_answered_once_and_never_on_a_disk(page: PageProcess, uploads: Path) -> None:
-    ticket = upload(page, uploads / "photo.jpg")
+def test_calls_that_are_no_json_or_too_deep_are_refused(page: PageProcess) -> None:
+    for body in (b"", b"{", b"[" * 100_000, b'{"data":' * 2_000, b"\xff\xfe"):
+        assert page.call("queue/join", body)[0] == 400
+    assert "Traceback" not in page.log
+
+
+def test_an_upload_is_answered_once_and_never_on_a_disk(page: PageProcess, uploads: Path, verdict_log: Path) -> None:
+    written = page.written()
+    assert page.memory.parent == Path("/dev/shm")
+    assert page.memory.stat().st_mode & 0o777 == 0o700
+    path = page.upload(uploads / "photo.jpg")
     # It waits in memory; its sender can look at it until it is answered.
-    assert page.files() == []
-    shown = urllib.request.urlopen(f"{page.url}/gradio_api/file={ticket}", timeout=DEADLINE_SECONDS)
+    assert Path(path).is_relative_to(page.memory)
+    shown = urllib.request.urlopen(f"{page.url}/gradio_api/file={path}", timeout=DEADLINE_SECONDS)
     assert shown.read() == (uploads / "photo.jpg").read_bytes()
     assert shown.headers["Cache-Control"] == "no-store"
     session = secrets.token_hex(6)
-    assert "data" in join(page, "predict", file_data(ticket), session)
-    assert "send the file again" in join(page, "predict", file_data(ticket), session)["error"]
-    assert status_of(page, f"/gradio_api/file={ticket}") == 404
-    broken = upload(page, uploads / "truncated.jpg")
-    assert "truncated" in join(page, "predict", file_data(broken), session)["error"]
-    assert status_of(page, f"/gradio_api/file={broken}") == 404
+    assert "data" in page.join("predict", file_data(path), session)
+    assert "send the file again" in page.join("predict", file_data(path), session)["error"]
+    assert page.status_of(f"/gradio_api/file={path}") == 403
+    broken = page.upload(uploads / "truncated.jpg")
+    assert "truncated" in page.join("predict", file_data(broken), session)["error"]
+    assert "2 images" in json.dumps(
+        page.join("several", [file_data(page.upload(uploads / name)) for name in ("cmyk.jpg", "text.jpg")], session)
+    )
     assert page.files() == []
+    assert page.written() - written <= {verdict_log}
+    assert "Traceback" not in page.log
+
+
+def test_equal_files_at_once_are_answered_each(page: PageProcess, uploads: Path) -> None:
+    """gradio keeps them under one path."""
+
+    def scores(_: int) -> dict[str, float]:
+        answer = page.join("predict", file_data(page.upload(uploads / "webp.webp")), secrets.token_hex(6))
+        return dict(answer["data"][0])
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(scores, range(16))
+    for other in others:
+        assert other == pytest.approx(first, abs=1e-5)
+    assert page.files() == []
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing(page: PageProcess) -> None:
+    begin = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + bytes(200_000)
+    connection = http.client.HTTPConnection(page.url.removeprefix("http://"), timeout=DEADLINE_SECONDS)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/gradio_api/upload")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+        connection.putheader("Content-Length", "1000000")
+        connection.endheaders(begin)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not page.files() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert page.files() != []
+    assert page.files_at_last() == []
+    # Names that gradio refuses, and files that are in no field of its own.
+    assert page.post(("..", b"x"))[0] == 400
+    assert page.post(("a.jpg", b"x"), field="others") == (200, "[]")
+    assert page.files_at_last() == []
     assert "Traceback" not in page.log
 
 
@@ -131,33 +169,42 @@ def test_each_verdict_is_on_record_with_the_sum_of_the_file(
     page: PageProcess, uploads: Path, verdict_log: Path
 ) -> None:
     before = len(verdict_log.read_text().splitlines())
-    scores = join(page, "predict", file_data(upload(page, uploads / "turned.jpg")), secrets.token_hex(6))["data"][0]
-    join(page, "predict", file_data(upload(page, uploads / "text.jpg")), secrets.token_hex(6))
+    scores = page.join("predict", file_data(page.upload(uploads / "turned.jpg")), secrets.token_hex(6))["data"][0]
+    page.join("predict", file_data(page.upload(uploads / "text.jpg")), secrets.token_hex(6))
     (entry,) = map(json.loads, verdict_log.read_text().splitlines()[before:])
     assert entry["sha256"] == hashlib.sha256((uploads / "turned.jpg").read_bytes()).hexdigest()
     assert (entry["sha256_of"], entry["scores"]) == ("file", scores)
     assert "turned" not in json.dumps(entry)
 
 
-def test_too_large_and_too_many_are_refused_by_name_and_number(page: PageProcess) -> None:
-    large = post(page, ("small.jpg", b"x"), ("large.jpg", bytes(33_600_000)))
-    assert large == (413, "large.jpg: larger than 33 MB, the most that is taken")
-    many = post(page, *[(f"{number}.jpg", b"x") for number in range(MAX_IMAGES + 1)])
-    assert many == (413, f"{MAX_IMAGES + 1} images at once are too many: {MAX_IMAGES} at most")
-    assert post(page, content_type="text/plain")[0] == 400
-    assert post(page, content_type="multipart/form-data")[0] == 400
-    assert page.files() == []
+def test_too_large_and_too_many_are_refused(page: PageProcess) -> None:
+    large = page.post(("small.jpg", b"x"), ("large.jpg", bytes(33_600_000)))
+    assert large == (413, "File size exceeded maximum allowed size of 33554432 bytes.")
+    assert page.post(content_type="text/plain")[0] == 400
+    assert page.post(content_type="multipart/form-data")[0] == 400
+    status, answer = page.post(*[(f"{number}.jpg", b"x") for number in range(MAX_IMAGES + 1)])
+    assert status == 200
+    many = page.join("several", [file_data(path) for path in json.loads(answer)], secrets.token_hex(6))
+    assert f"{MAX_IMAGES + 1} images are too many" in json.dumps(many)
+    assert page.files_at_last() == []
     assert "Traceback" not in page.log
 
 
 @pytest.mark.parametrize(
     "address",
-    ["/monitoring", "/login", "/logout", "/docs", "/openapi.json", "/pwa_icon", "/gradio_api/deep_link",
-     "/gradio_api/runs", "/gradio_api/run-history/records", "/gradio_api/vibe-code", "/gradio_api/profiling/traces",
-     "/gradio_api/mcp/", "/gradio_api/custom_component/1/client/component/index.js"],
+    ["/monitoring", "/docs", "/gradio_api/deep_link?session_hash=x", "/gradio_api/runs",
+     "/gradio_api/run-history/records", "/gradio_api/vibe-code", "/gradio_api/profiling/traces", "/gradio_api/mcp/",
+     "/gradio_api/custom_component/1/client/component/index.js"],
 )  # fmt: skip
-def test_what_else_gradio_has_is_not_there(page: PageProcess, address: str) -> None:
-    assert status_of(page, address) == 404
+def test_what_else_gradio_has_is_closed(page: PageProcess, address: str) -> None:
+    assert page.status_of(address) in (403, 404)
+
+
+def test_no_call_passes_the_queue(page: PageProcess) -> None:
+    for address in ("run/predict", "api/predict"):
+        assert page.call(address, {"data": [None]})[0] == 404
+    for address in ("process_recording", "component_server"):
+        assert page.post(("a.jpg", b"x"), address=address)[0] == 400
 
 
 def test_other_hosts_are_forbidden_to_the_browser_too(page: PageProcess) -> None:
@@ -173,93 +220,26 @@ def test_other_hosts_are_forbidden_to_the_browser_too(page: PageProcess) -> None
     assert "fonts.googleapis.com" not in config
 
 
-def test_a_long_request_is_not_read(page: PageProcess) -> None:
+@pytest.mark.parametrize(("address", "size", "status"), [("call/predict", 2 << 20, 413), ("upload", 513 << 20, 503)])
+def test_a_long_request_is_not_read(page: PageProcess, address: str, size: int, status: int) -> None:
     connection = http.client.HTTPConnection(page.url.removeprefix("http://"), timeout=DEADLINE_SECONDS)
     with contextlib.closing(connection):
-        connection.putrequest("POST", "/gradio_api/call/predict")
-        connection.putheader("Content-Length", str(2 << 20))
+        connection.putrequest("POST", f"/gradio_api/{address}")
+        connection.putheader("Content-Length", str(size))
         connection.endheaders()
-        assert connection.getresponse().status == 413  # before a byte of it was sent
+        assert connection.getresponse().status == status  # before a byte of it was sent
 
 
 def test_another_website_cannot_use_the_page_through_its_visitors_browser(page: PageProcess) -> None:
     for site, status in [("cross-site", 403), ("same-site", 403), ("same-origin", 200)]:
-        assert post(page, ("a.jpg", b"x"), headers={"Sec-Fetch-Site": site})[0] == status
+        assert page.post(("a.jpg", b"x"), headers={"Sec-Fetch-Site": site})[0] == status
 
 
 def test_the_example_of_the_readme_works(page: PageProcess, uploads: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "client" / "deepfake_page" / "README.md").read_text()
     code = re.findall(r"<!-- run before the page -->\n```python\n(.*?)```", readme, re.DOTALL)
     assert len(code) == 1
     command = [sys.executable, "-c", code[0].replace("http://127.0.0.1:7860", page.url)]
     run = subprocess.run(command, cwd=uploads, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, run.stderr
     assert re.search(r"\{'Deepfake': 0\.\d+, 'Real one': 0\.\d+\}\n$", run.stdout)
-
-
-def file_data(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
-
-def upload(page: PageProcess, path: Path) -> str:
-    """Ticket of an upload."""
-    status, answer = post(page, (path.name, path.read_bytes()))
-    assert status == 200
-    return str(json.loads(answer)[0])
-
-
-def post(
-    page: PageProcess, *files: tuple[str, bytes], content_type: str = "", headers: Mapping[str, str] | None = None
-) -> tuple[int, str]:
-    """Status and text of the answer to an upload."""
-    boundary = secrets.token_hex(8)
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
-        + content
-        + b"\r\n"
-        for name, content in files
-    ]
-    request = urllib.request.Request(
-        f"{page.url}/gradio_api/upload",
-        data=b"".join(parts) + f"--{boundary}--\r\n".encode(),
-        headers={"Content-Type": content_type or f"multipart/form-data; boundary={boundary}", **(headers or {})},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def join(page: PageProcess, name: str, data: Any, session: str) -> dict[str, Any]:
-    """Output of one event of the page in a visitor's session, as the browser asks for it."""
-    with urllib.request.urlopen(f"{page.url}/config", timeout=DEADLINE_SECONDS) as response:
-        events = json.load(response)["dependencies"]
-    index = next(each["id"] for each in events if each["api_name"] == name)
-    body = json.dumps({"data": [data], "fn_index": index, "session_hash": session}).encode()
-    request = urllib.request.Request(
-        f"{page.url}/gradio_api/queue/join", data=body, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
-        response.read()
-    output: dict[str, Any] = {}
-    stream = f"{page.url}/gradio_api/queue/data?session_hash={session}"
-    with urllib.request.urlopen(stream, timeout=DEADLINE_SECONDS) as response:
-        for line in response:
-            message = json.loads(line.removeprefix(b"data: ") if line.strip() else b"{}")
-            if message.get("msg") in ("process_generating", "process_completed") and message["output"].get("data"):
-                output = message["output"]
-            elif message.get("msg") == "process_completed":
-                output = output or message["output"]
-    return output
-
-
-def status_of(page: PageProcess, address: str) -> int:
-    """HTTP status of a GET."""
-    try:
-        with urllib.request.urlopen(f"{page.url}{address}", timeout=DEADLINE_SECONDS) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code

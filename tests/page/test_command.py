@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page_process import DEADLINE_SECONDS, page_process
+from tests.support.page_process import DEADLINE_SECONDS, file_data, page_process
+from tests.support.pictures import encoded, photo_like
 
 NOBODY = "grpc://127.0.0.1:9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "host"),
     [(signal.SIGINT, "127.0.0.1"), (signal.SIGTERM, "0.0.0.0")],  # noqa: S104 - it has to say so
@@ -31,7 +33,22 @@ def test_it_says_where_it_listens_and_stops_with_a_page_open(tmp_path: Path, num
         assert page.log.endswith("Stopped\n")
         assert "Traceback" not in page.log
         assert {host} <= page.hosts() <= {"127.0.0.1", host}  # where it listens itself
+        assert not page.memory.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_it_stops_while_a_visitor_waits_for_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with page_process(tmp_path, "--url", url) as page:
+            photo = tmp_path / "photo.jpg"
+            photo.write_bytes(encoded(photo_like(64, 64, 1), "JPEG"))
+            assert page.call("call/predict", {"data": [file_data(page.upload(photo))]})[0] == 200
+            with silent.accept()[0], silent.accept()[0]:  # at its start, and for the visitor
+                assert page.stop() == 0
+            assert "Traceback" not in page.log
+            assert not page.memory.exists()
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

@@ -18,6 +18,7 @@ from tests.support.browsers import Browsers, upload_one, upload_several
 from tests.support.exports import exported_files
 from tests.support.page_process import PageProcess, page_process
 
+pytestmark = pytest.mark.slow
 WIDTHS = pytest.mark.parametrize("width", [390, 1440])
 
 
@@ -157,6 +158,17 @@ def test_an_image_is_pasted_with_the_keys(page: PageProcess, browsers: Browsers)
         visited.get_by_role("tab", name="Several images").click()
         visited.keyboard.press("Control+v")
         expect(visited.locator("#df-verdicts tbody tr")).to_have_count(1)
+
+
+def test_a_photo_is_taken_with_the_camera(page: PageProcess, browsers: Browsers) -> None:
+    with browsers.visit(page.url, permissions=["camera"]) as visited:
+        image = visited.locator("#df-image")
+        image.get_by_label("Capture from camera").click()
+        image.get_by_text("Click to Access Webcam").click()
+        visited.wait_for_function("document.querySelector('#df-image video')?.videoWidth > 0")
+        image.get_by_label("capture photo").click()
+        expect(visited.locator("#df-verdict .df-card dd").first).to_be_visible()
+        expect(visited.locator("#df-verdict .df-card img")).to_have_js_property("complete", True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

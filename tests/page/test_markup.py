@@ -6,9 +6,8 @@ import csv
 
 import pytest
 from deepfake_client import Failure, ImageFormatError, Verdict
-from deepfake_page.batch_markup import batch_results
+from deepfake_page.batch import batch_results, csv_table
 from deepfake_page.classification import Answer
-from deepfake_page.csv_table import csv_table
 from deepfake_page.markup import UNKNOWN, model_status, percent, verdict_card
 from deepfake_page.served_model import ServedModel
 
@@ -23,7 +22,7 @@ def test_weights_of_unknown_origin_are_said_to_be() -> None:
     assert UNKNOWN in model_status(NOT_TOLD)
     assert UNKNOWN in verdict_card(ANSWERS[0], NOT_TOLD)
     assert UNKNOWN in batch_results(ANSWERS, NOT_TOLD)
-    rows = list(csv.DictReader(csv_table(ANSWERS, ["Deepfake", "Real one"], NOT_TOLD).splitlines()))
+    rows = list(csv.DictReader(csv_table(ANSWERS, NOT_TOLD).splitlines()))
     assert [row["weights"] for row in rows] == ["unknown", "unknown"]
 
 

@@ -2,86 +2,169 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from deepfake_client import DeepfakeClient, FakeTransport, InternalServerError
-from deepfake_page import upload_routes
-from deepfake_page.classification import Classifier
-from deepfake_page.limits import PageLimits
-from deepfake_page.uploads import Upload, UploadsFullError, UploadStore
-from fastapi import FastAPI
+from deepfake_client import DeepfakeClient, FakeTransport, ImageLimits, ImageReadError, InternalServerError
+from deepfake_page import uploads as module
+from deepfake_page.classification import Classifier, Upload
+from deepfake_page.guard import Guard
+from deepfake_page.uploads import KEEP_SECONDS, Uploads, memory_folder
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from tests.support.pictures import encoded, photo_like
 
-DEADLINE_SECONDS = 30
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_TEMP_DIR", "")
+        with memory_folder() as made:
+            yield made
+        assert not made.exists()
 
 
-def test_the_memory_for_uploads_has_an_end() -> None:
-    store = UploadStore(max_bytes=100)
-    ticket = store.put(Upload("a.jpg", bytes(60)))
-    with pytest.raises(UploadsFullError):
-        store.put(Upload("b.jpg", bytes(60)))
-    with pytest.raises(UploadsFullError):
-        store.reserve(41)
-    assert store.take("upload/guessed") is None
-    assert store.take(ticket) == Upload("a.jpg", bytes(60))
-    assert store.take(ticket) is None
-    assert store.held_bytes == 0
-    store.put(Upload("b.jpg", bytes(60)))
+def test_the_memory_for_uploads_has_an_end(folder: Path) -> None:
+    uploads = Uploads(folder, max_bytes=300_000)
+    uploads.begin()
+    assert uploads.arriving(200_000)
+    assert not uploads.arriving(200_000)
+    path = stored(folder, "a.jpg", bytes(200_000))
+    uploads.arrived([path])
+    assert not uploads.has_room(200_000)
+    assert uploads.has_room(100_000)
+    uploads.forget(path)
+    assert (uploads.held_bytes, Path(path).exists(), Path(path).parent.exists()) == (0, False, False)
+    assert not uploads.has_room(1 << 60)
 
 
-async def test_an_upload_that_nobody_asks_about_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_routes, "KEEP_SECONDS", 0.1)
-    store = UploadStore(max_bytes=1000)
-    answer = await send(store, bytes(60))
-    assert answer.status_code == 200
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while store.held_bytes and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    assert store.held_bytes == 0
-    assert store.take(answer.json()[0]) is None
+async def test_an_upload_without_room_is_refused(folder: Path) -> None:
+    async def gradio(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(str(len(await Request(scope, receive).body())))(scope, receive, send)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(2000)
+
+    guard = Guard(gradio, uploads := Uploads(folder, max_bytes=66_000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://page/gradio_api") as client:
+        assert (await client.post("/upload", content=bytes(2000))).text == "2000"
+        for size in (70_000, 400_000):
+            answer = await client.post("/upload", content=bytes(size))
+            assert (answer.status_code, answer.text) == (503, "too many images are waiting; try again in a minute")
+        assert (await client.post("/upload", content=chunks())).text == "2000"
+        arrived(uploads, "a.jpg", bytes(2000))
+        with pytest.raises(MultiPartException, match="too many images are waiting"):
+            await client.post("/upload", content=chunks())
 
 
-async def test_an_upload_without_room_is_refused_and_leaves_the_room_that_there_is() -> None:
-    store = UploadStore(max_bytes=1000)
-    answer = await send(store, bytes(2000))
-    assert (answer.status_code, answer.text) == (503, "too many images are waiting; try again in a minute")
-    assert store.held_bytes == 0
+def test_many_small_files_are_too_many_as_well(folder: Path) -> None:
+    uploads = Uploads(folder, max_bytes=1 << 20)
+    uploads.begin()
+    uploads.arrived([stored(folder, f"{number}.jpg", b"x") for number in range(20)])
+    assert not uploads.arriving(1)
 
 
-def test_a_visitor_who_leaves_in_the_middle_leaves_nothing_behind() -> None:
-    store = UploadStore(max_bytes=1 << 20)
-    tickets = photos_in(store, 20)
+def test_what_a_failed_request_leaves_behind_counts_until_it_is_removed(folder: Path) -> None:
+    uploads = Uploads(folder)
+    uploads.begin()
+    uploads.begin()
+    assert uploads.arriving(1000)
+    (folder / "tmp1234").write_bytes(bytes(1000))
+    uploads.end()
+    assert uploads.held_bytes == 1000  # another request may still write it
+    uploads.end()
+    assert uploads.held_bytes == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_an_upload_that_nobody_asks_about_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads(folder)
+    path = arrived(uploads, "a.jpg", b"x")
+    later = time.monotonic() + KEEP_SECONDS + 1
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    uploads.begin()
+    assert not Path(path).exists()
+    assert uploads.held_bytes == 0
+
+
+def test_equal_files_go_with_the_last_of_their_answers(folder: Path) -> None:
+    uploads = Uploads(folder)
+    path = arrived(uploads, "a.jpg", b"x")
+    assert arrived(uploads, "a.jpg", b"x") == path
+    uploads.forget(path)
+    assert uploads.read(path) == b"x"
+    replaced = stored(folder, "a.jpg", b"x")  # a third, of which `uploads` has not heard yet
+    uploads.forget(path)
+    assert uploads.read(replaced) == b"x"
+
+
+def test_only_uploads_are_read(folder: Path) -> None:
+    uploads = Uploads(folder)
+    path = arrived(uploads, "a.jpg", b"x")
+    assert uploads.read(path) == b"x"
+    for other in (__file__, f"{folder}/../../etc/hostname", f"{folder}//{path}", str(folder), "", f"{folder}/none"):
+        with pytest.raises(ImageReadError, match="send the file again"):
+            uploads.read(other)
+
+
+def test_the_folder_of_a_page_that_was_killed_goes_with_the_next_start(folder: Path) -> None:
+    killed = folder.with_name("deepfake-page-killed")
+    killed.mkdir(mode=0o700)
+    (killed / "a.jpg").write_bytes(b"x")
+    with memory_folder():
+        assert not killed.exists()
+        assert folder.exists()
+
+
+async def test_a_visitor_who_leaves_in_the_middle_leaves_nothing_behind(folder: Path) -> None:
+    uploads = Uploads(folder)
     with DeepfakeClient(transport=FakeTransport([0.1, 0.9])) as client:
-        answers = Classifier(client, store, PageLimits()).classify_many(tickets)
-        assert next(answers).result.ok
-        answers.close()
-    assert store.held_bytes == 0
+        answers = Classifier(client, uploads, ImageLimits()).classify_many(photos_in(uploads, 20))
+        assert (await anext(answers)).result.ok
+        await answers.aclose()
+    assert uploads.held_bytes == 0
+    assert list(folder.iterdir()) == []
 
 
-def test_after_a_failure_of_the_server_the_rest_of_a_batch_is_not_tried() -> None:
-    store = UploadStore(max_bytes=1 << 20)
-    tickets = photos_in(store, 20)
+async def test_after_a_failure_of_the_server_the_rest_of_a_batch_is_not_tried(folder: Path) -> None:
+    uploads = Uploads(folder)
     server = FakeTransport([0.1, 0.9], errors=[InternalServerError("the model failed")] * 20)
     with DeepfakeClient(transport=server) as client:
-        answers = list(Classifier(client, store, PageLimits()).classify_many(tickets))
+        classifier = Classifier(client, uploads, ImageLimits())
+        answers = [answer async for answer in classifier.classify_many(photos_in(uploads, 20))]
     assert [answer.result.ok for answer in answers] == [False] * 20
     assert "not tried" in str(answers[-1].result.error)
     assert len(server.requests) < 20
-    assert store.held_bytes == 0
+    assert list(folder.iterdir()) == []
 
 
-def photos_in(store: UploadStore, count: int) -> list[str]:
-    """Tickets of so many small photos."""
-    return [store.put(Upload(f"{seed}.jpg", encoded(photo_like(32, 32, seed), "JPEG"))) for seed in range(count)]
+def photos_in(uploads: Uploads, count: int) -> list[Upload]:
+    """So many small photos."""
+    names = [f"{seed}.jpg" for seed in range(count)]
+    contents = [encoded(photo_like(32, 32, seed), "JPEG") for seed in range(count)]
+    return [Upload(arrived(uploads, name, content), name) for name, content in zip(names, contents, strict=True)]
 
 
-async def send(store: UploadStore, content: bytes) -> httpx.Response:
-    """The answer to an upload."""
-    app = FastAPI()
-    upload_routes.add_upload_routes(app, store, PageLimits())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
-        return await client.post("/gradio_api/upload", files={"files": ("photo.jpg", content)})
+def arrived(uploads: Uploads, name: str, content: bytes) -> str:
+    """Path of an upload that has arrived."""
+    uploads.begin()
+    uploads.arriving(len(content))
+    path = stored(uploads.folder, name, content)
+    uploads.arrived([path])
+    uploads.end()
+    return path
+
+
+def stored(folder: Path, name: str, content: bytes) -> str:
+    """Path of a file, put where gradio would put it."""
+    path = folder / f"of {len(content)} bytes {name}" / name
+    path.parent.mkdir(exist_ok=True)
+    arriving = folder / "arriving"
+    arriving.write_bytes(content)
+    return str(arriving.replace(path))

@@ -17,6 +17,8 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera
+    "--use-fake-ui-for-media-stream",
 ]
 TIMEOUT_MILLISECONDS = 60_000
 
