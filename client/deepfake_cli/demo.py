@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 from deepfake_client import DeepfakeClient, Failure, Verdict
+from deepfake_client._files import list_files
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.export import STAND_IN, ExportError
 
 from .console import fail, say, waiting
 from .demo_weights import prepare_weights
 from .drawings import draw_faces
-from .files import list_files
 from .here import deepfake_command
 from .progress import StepProgress
 

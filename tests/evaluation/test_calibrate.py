@@ -13,27 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from deepfake_cli.app import deepfake as command_group
 from deepfake_client import DecisionPolicy, DeepfakeClient, PolicyMismatchError, Verdict
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_evaluation.error_bounds import allowed_errors
+from deepfake_evaluation.intervals import allowed_errors
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
 from tests.support.checkpoints import LABELS
+from tests.support.commands import deepfake
 from tests.support.exports import exported_files
 from tests.support.servers import running
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 0.2
-
-
-def deepfake(*arguments: str | Path | float) -> Result:
-    """The command, run in this process, which has imported all that it needs."""
-    return CliRunner().invoke(command_group, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")
