@@ -24,11 +24,7 @@ _BELOW_HALF = float(np.nextafter(0.5, 0))
 
 
 def require_enough_files(folder: LabelledFolder, model: ServedModel, error_rate: float) -> None:
-    """Refuse a folder with too few files, or a model with other labels, before any file is classified.
-
-    Raises:
-        InputError: as `calibrate`.
-    """
+    """Refuse a folder with too few files, or a model with other labels, before any file is classified."""
     require_labels(model)
     for label in folder.labels:
         require_enough(label, folder.count(label), error_rate)
@@ -61,9 +57,8 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
         The policy for the weights that gave the predictions, and some lines for a person.
 
     Raises:
-        InputError: too few images of one kind to show that rate, or the model has other labels.
+        InputError: too few images of one kind to show that rate.
     """
-    require_labels(model)
     scored = [each for each in predictions if each.scores is not None]
     is_deepfake = np.array([each.label == DEEPFAKE for each in scored], np.bool_)
     odds = np.array([log_odds(model.by_label(each.scores)) for each in scored if each.scores])

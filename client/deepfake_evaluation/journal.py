@@ -146,14 +146,14 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 def _difference(found: Mapping[str, Any], served: Mapping[str, Any]) -> str | None:
     """Why answers of the model `found` are not those of the one that is served."""
+
+    def name(model: Mapping[str, Any]) -> str:
+        digest = model["model_pt_sha256"]
+        weights = f"sha256 {digest[:12]}" if digest else "weights unknown"
+        return f"{model['name']} version {model['version']} ({weights})"
+
     if found != served:
-        return f"its answers are of {_name(found)}, the server has {_name(served)}"
+        return f"its answers are of {name(found)}, the server has {name(served)}"
     if served["model_pt_sha256"] is None:
         return "the server does not say which weights it serves, and they may be others than before"
     return None
-
-
-def _name(identity: Mapping[str, Any]) -> str:
-    digest = identity["model_pt_sha256"]
-    weights = f"sha256 {digest[:12]}" if digest else "weights unknown"
-    return f"{identity['name']} version {identity['version']} ({weights})"

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +47,7 @@ class Progress(Protocol):
         """A step begins, and the one before it is done."""
 
 
+@dataclass(frozen=True)
 class Reference:
     """A checkpoint in transformers, in fp32 on the CPU; made by `open_reference`.
 
@@ -53,21 +55,15 @@ class Reference:
         model_id: Hub id, local folder as given, or "stand-in".
         revision: commit on the Hub; None for anything local.
         weights_sha256: of its safetensors, by name.
-        processor: class of its image processor; transformers takes the one of torchvision where that is installed, and
-            its resize differs a little.
+        model, processor: as the card loads them; transformers takes the processor of torchvision where that is
+            installed, and its resize differs a little.
     """
 
-    def __init__(
-        self,
-        model_id: str,
-        revision: str | None,
-        weights_sha256: Mapping[str, str],
-        model: SiglipForImageClassification,
-        processor: BaseImageProcessor,
-    ) -> None:
-        self.model_id, self.revision, self.weights_sha256 = model_id, revision, weights_sha256
-        self.processor = type(processor).__name__
-        self._model, self._processor = model, processor
+    model_id: str
+    revision: str | None
+    weights_sha256: Mapping[str, str]
+    model: SiglipForImageClassification
+    processor: BaseImageProcessor
 
     def probabilities(self, path: Path) -> Scores:
         """Softmax of the logits for one image file, in the order of the classes.
@@ -80,7 +76,7 @@ class Reference:
             with Image.open(path) as file:
                 image = load_image(file)
         with torch.inference_mode():
-            logits = self._model(**self._processor(images=image, return_tensors="pt")).logits
+            logits = self.model(**self.processor(images=image, return_tensors="pt")).logits
             return tuple(torch.softmax(logits, dim=1)[0].tolist())
 
 
@@ -230,7 +226,7 @@ def compare(
 def reference_part(model: ServedModel, reference: Reference, comparison: Comparison) -> Part:
     """The comparison for the report."""
     precision = None if model.provenance is None else model.provenance.precision
-    same = _same_weights(model, reference)
+    same, processor = _same_weights(model, reference), type(reference.processor).__name__
     differences, changes, unread = comparison
     images = len(differences)
     share = proportion(len(changes), images) if images else None
@@ -239,7 +235,7 @@ def reference_part(model: ServedModel, reference: Reference, comparison: Compari
         "revision": reference.revision,
         "weights_sha256": reference.weights_sha256,
         "same_weights": same,
-        "image_processor": reference.processor,
+        "image_processor": processor,
         "transformers_version": transformers.__version__,
         "torch_version": torch.__version__,
         "precision": "fp32",
@@ -260,7 +256,7 @@ def reference_part(model: ServedModel, reference: Reference, comparison: Compari
     }
     name = " at ".join(filter(None, [reference.model_id, reference.revision]))
     lines = [
-        f"Reference: {name} in transformers {transformers.__version__} ({reference.processor}, fp32, photos "
+        f"Reference: {name} in transformers {transformers.__version__} ({processor}, fp32, photos "
         f"turned upright); the server runs {precision or 'in unknown precision'}"
     ]
     if same is not True:

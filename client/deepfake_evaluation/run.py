@@ -21,7 +21,7 @@ from .folder import LabelledFolder
 from .journal import Answer, Journal, open_journal
 
 STAND_IN_NOTE = "STAND-IN WEIGHTS: random, verdicts mean nothing"
-PROVENANCE_UNKNOWN = "provenance unknown: the server does not say which weights it serves"
+
 _FAILURES_IN_A_ROW = 8  # or as many as are sent at a time; one image alone may be more than the model can take
 
 
@@ -44,7 +44,7 @@ class ServedModel:
     def weights_note(self) -> str | None:
         """What every report, table and plot has to say of the weights, where something has to be said."""
         if self.provenance is None:
-            return PROVENANCE_UNKNOWN
+            return "provenance unknown: the server does not say which weights it serves"
         return STAND_IN_NOTE if self.provenance.stand_in else None
 
     def describe(self) -> str:
@@ -231,9 +231,8 @@ class _Photo:
         """
         if self._given:
             return b""
-        self._given, self.sha256 = True, None
-        data = read_encoded(self.name, ImageLimits().max_bytes)
-        self.sha256 = hashlib.sha256(data).hexdigest()
+        self._given = True
+        data = self._encoded()
         if self._damaging is None:
             return data
         png = io.BytesIO()
@@ -243,7 +242,13 @@ class _Photo:
     def hash(self) -> None:
         """Tell the digest without classifying; None stays for a file that cannot be read."""
         with suppress(ImageError):
-            self.sha256 = hashlib.sha256(read_encoded(self.name, ImageLimits().max_bytes)).hexdigest()
+            self._encoded()
+
+    def _encoded(self) -> bytes:
+        self.sha256 = None
+        data = read_encoded(self.name, ImageLimits().max_bytes)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        return data
 
     def prediction(self, answer: Answer) -> Prediction:
         scores, error = (None, answer) if isinstance(answer, str) else (answer, None)

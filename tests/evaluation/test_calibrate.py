@@ -212,6 +212,7 @@ def stand_in(trained_repository: Path, tmp_path_factory: pytest.TempPathFactory)
         yield server
 
 
+@pytest.mark.slow
 def test_stand_in_weights_are_named_in_the_policy_and_above_the_report(
     stand_in: EmbeddedTriton, doubtful_faces: Path, tmp_path: Path
 ) -> None:
@@ -222,6 +223,7 @@ def test_stand_in_weights_are_named_in_the_policy_and_above_the_report(
     assert DecisionPolicy.load(tmp_path / "policy.json").stand_in
 
 
+@pytest.mark.slow
 def test_a_policy_for_other_weights_ends_every_command_in_a_line(
     calibrated, stand_in: EmbeddedTriton, doubtful_faces: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_the_calibration_error_is_that_of_the_outputs_of_transformers(
     assert report["classification"]["reliability"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_robustness_table_is_scikit_learns_on_damaged_images_in_transformers(
     trained_triton: EmbeddedTriton, trained: Path, few_faces: Path, tmp_path: Path
 ) -> None:
