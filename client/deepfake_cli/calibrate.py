@@ -43,10 +43,9 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
     """
     try:
+        from deepfake_evaluation import EvaluationError, InputError
         from deepfake_evaluation.calibration import calibrate, require_enough_files
-        from deepfake_evaluation.errors import EvaluationError, InputError
-        from deepfake_evaluation.folder import require_folder
-        from deepfake_evaluation.output import require_apart
+        from deepfake_evaluation.folder import require_apart, require_folder
         from deepfake_evaluation.run import open_run
     except ModuleNotFoundError as error:
         fail(f"calibrate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
@@ -61,14 +60,11 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
             beside = output.with_name(f"{output.name}.answers.jsonl")
             with open_run(client, folder, beside, concurrency=concurrency) as run:
                 require_enough_files(run.folder, run.model, rate)
-                if run.note:
-                    say(run.note)
-                if note := run.folder.left_out_note:
+                for note in run.notes:
                     say(note)
-                with image_bar("Classifying", run.folder.count) as advance:
-                    answers = run.classify(advance)
-                calibration = calibrate(answers, run.model, rate)
-                unread = [(each.file, each.error) for each in answers if each.scores is None]
+                with image_bar("Classifying", lambda: len(run.folder.files)) as advance:
+                    predictions = run.classify(advance)
+                policy, report = calibrate(predictions, run.model, rate)
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
@@ -76,14 +72,15 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
     except KeyboardInterrupt:
         fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
     try:
-        calibration.policy.save(output)
+        policy.save(output)
     except OSError as error:
         fail(f"{output}: cannot be written ({error.strerror}); what was there is unchanged")
-    for line in (run.model.weights_note, run.model.describe(), calibration.report(), f"Wrote {output}"):
+    for line in (run.model.weights_note, run.model.describe(), report, f"Wrote {output}"):
         if line:
             click.echo(line)
-    for file, reason in unread[:_SHOWN]:
-        say(f"left out: {folder / file}: {reason}")
+    unread = [each for each in predictions if each.scores is None]
+    for each in unread[:_SHOWN]:
+        say(f"left out: {folder / each.file}: {each.error}")
     if len(unread) > _SHOWN:
         say(f"left out: {len(unread) - _SHOWN} more files")
     sys.exit(1 if unread else 0)

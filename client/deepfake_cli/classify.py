@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 from deepfake_client import DeepfakeError, Failure, PolicyMismatchError, Verdict
+from deepfake_client._files import list_files
 
 from .connection import Server, concurrency_option, server_options
 from .console import fail
-from .files import list_files
 from .formats import WRITERS, Writer
 from .parameters import GivenPath
 from .progress import image_progress

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DeepfakeClient, Failure, Verdict
+from deepfake_client._files import list_files
 from PIL import Image, ImageDraw, ImageFilter
 
 from .console import fail, say, waiting
-from .files import list_files
 from .parameters import GivenPath
 from .progress import StepProgress
 

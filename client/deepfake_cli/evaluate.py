@@ -17,7 +17,7 @@ from .parameters import GivenPath
 from .progress import StepProgress, image_bar
 
 if TYPE_CHECKING:
-    from deepfake_evaluation.reference import Comparison
+    from deepfake_evaluation.reference import Reference
     from deepfake_evaluation.run import EvaluationRun
 
 
@@ -63,10 +63,9 @@ def command(
     policy cannot be used.
     """
     try:
-        from deepfake_evaluation.errors import EvaluationError, InputError
-        from deepfake_evaluation.folder import require_folder
-        from deepfake_evaluation.output import ANSWERS, require_apart
-        from deepfake_evaluation.results import write_results  # noqa: F401 - tells now what is not installed
+        from deepfake_evaluation import EvaluationError, InputError
+        from deepfake_evaluation.folder import require_apart, require_folder
+        from deepfake_evaluation.results import ANSWERS
         from deepfake_evaluation.run import open_run
     except ModuleNotFoundError as error:
         fail(f"evaluate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
@@ -79,9 +78,9 @@ def command(
         with (
             server.ready_client() as client,
             open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
-            _comparison(run, reference_model, wanted=reference or reference_model is not None) as comparison,
+            _reference(run, reference_model, wanted=reference or reference_model is not None) as compared,
         ):
-            unmeasured = _evaluate(run, output, policy, comparison, robustness=robustness)
+            unmeasured = _evaluate(run, output, policy, compared, robustness=robustness)
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
@@ -98,66 +97,60 @@ def _loaded(policy_file: Path) -> DecisionPolicy:
         fail(str(error), status=2)
 
 
+@contextmanager
+def _reference(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterator[Reference | None]:
+    """The reference, loaded before hours of classifying, where one is wanted."""
+    if not wanted:
+        yield None
+        return
+    try:
+        from deepfake_deploy.export.stand_in import write_stand_in
+        from deepfake_evaluation.reference import open_reference, reference_of
+    except ModuleNotFoundError as error:
+        fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")
+    model, revision = (named, None) if named else reference_of(run.model)
+    with ExitStack() as stack:
+        with StepProgress() as progress:
+            opened = open_reference(model, revision, run.model.labels, progress, write_stand_in)
+            reference = stack.enter_context(opened)
+        yield reference
+
+
 def _evaluate(
-    run: EvaluationRun,
-    output: Path,
-    policy: DecisionPolicy | None,
-    comparison: Comparison | None,
-    *,
-    robustness: bool,
+    run: EvaluationRun, output: Path, policy: DecisionPolicy | None, reference: Reference | None, *, robustness: bool
 ) -> int:
     """Classify, measure, write the results and print the report; how many files could not be measured."""
     from deepfake_evaluation import report
-    from deepfake_evaluation.damages import DAMAGES
     from deepfake_evaluation.decisions import decide_all, decisions_part, require_fit
     from deepfake_evaluation.measures import collect, measure
-    from deepfake_evaluation.output import staged_results
     from deepfake_evaluation.results import write_results
-    from deepfake_evaluation.robustness import UNDAMAGED, measure_robustness, robustness_part, row
+    from deepfake_evaluation.robustness import DAMAGES, measure_robustness, robustness_part
 
     if policy is not None:
         require_fit(policy, run.model)
-    if run.note:
-        say(run.note)
-    if note := run.folder.left_out_note:
+    for note in run.notes:
         say(note)
-    with image_bar("Classifying", run.folder.count) as advance:
-        answers = run.classify(advance)
-    sample = collect(answers, run.model.labels)
+    with image_bar("Classifying", lambda: len(run.folder.files)) as advance:
+        predictions = run.classify(advance)
+    sample = collect(predictions, run.model.labels)
     measures = measure(sample)
     parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
     rows = []
     if robustness:
         with image_bar("Classifying damaged images", lambda: sample.images * len(DAMAGES)) as advance:
-            undamaged = row(UNDAMAGED, "", sample, measures)
-            rows = measure_robustness(run, answers, undamaged, advance)
+            rows = measure_robustness(run, predictions, sample, measures, advance)
         parts.append(robustness_part(rows))
     if policy is not None:
-        parts.append(decisions_part(decide_all(answers, run.model.labels, policy), policy))
-    if comparison is not None:
-        with image_bar("Asking transformers", lambda: len(answers)) as advance:
-            parts.append(comparison.measure(answers, run.folder.path, advance))
-    with staged_results(output) as folder:
-        write_results(folder, run.model, answers, sample, measures, rows, parts)
+        parts.append(decisions_part(decide_all(predictions, run.model, policy), policy))
+    if reference is not None:
+        from deepfake_evaluation.reference import compare, reference_part
+
+        with image_bar("Asking transformers", lambda: len(predictions)) as advance:
+            comparison = compare(predictions, run.folder.path, reference.probabilities, advance)
+        parts.append(reference_part(run.model, reference, comparison))
+    write_results(output, run.model, predictions, sample, measures, rows, parts)
     _print([report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"])
     return len(sample.unreadable) + sum(len(row.failed) for row in rows)
-
-
-@contextmanager
-def _comparison(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterator[Comparison | None]:
-    """The reference, loaded before hours of classifying, where one is wanted."""
-    if not wanted:
-        yield None
-        return
-    from deepfake_evaluation.reference import open_comparison
-
-    with ExitStack() as stack:
-        try:
-            with StepProgress() as progress:
-                comparison = stack.enter_context(open_comparison(run.model, named, progress))
-        except ModuleNotFoundError as error:
-            fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")
-        yield comparison
 
 
 def _print(paragraphs: list[str]) -> None:

@@ -1,8 +1,30 @@
-"""How far verdicts can be trusted: a folder of labelled images, classified through the server, and what comes of it.
+"""How far verdicts can be trusted: `deepfake evaluate` and `deepfake calibrate`.
 
-`folder` says which file has which label, `run` classifies them and goes on where an earlier run stopped, `measures`
-makes figures of the answers, `report`, `plots` and `output` show and write them. `deepfake evaluate` puts it together.
-`calibration` fits a decision policy to the answers for `deepfake calibrate`, `decisions` measures what a policy decides,
-and `reference` compares the answers with those of transformers. All but `run` and what it uses need the extra `evaluate`
-(scikit-learn with scipy, matplotlib).
+`folder` says which image has which label, `run` classifies them through the server, `journal` keeps the answers.
+`measures`, `robustness`, `decisions` and `reference` make figures of them, `report`, `plots` and `results` show and
+write these, `calibration` fits a policy. All but the first three need the extra `evaluate`, `reference` also `export`.
 """
+
+
+class EvaluationError(Exception):
+    """Why there is no report, in one line; base of these errors."""
+
+
+class InputError(EvaluationError):
+    """What was given cannot be evaluated; asking again cannot help."""
+
+
+class OutputError(EvaluationError):
+    """The disk is full or failed, or another evaluation writes to the same folder."""
+
+
+class NoReferenceError(EvaluationError):
+    """The model to compare with cannot be fetched or loaded, or has other labels."""
+
+
+class ModelChangedError(EvaluationError):
+    """The server began to serve something else in the middle."""
+
+
+class UnansweredError(EvaluationError):
+    """The server left images without an answer; the same command goes on from there."""

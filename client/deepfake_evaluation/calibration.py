@@ -1,104 +1,77 @@
-"""Fits a decision policy to labelled images."""
+"""Fits a decision policy to labelled images: a temperature that makes probabilities of scores, and two thresholds."""
 
 from __future__ import annotations
 
 import dataclasses
-from array import array
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from deepfake_client import DecisionPolicy, PolicyEvidence
-from deepfake_client._policy import DEEPFAKE, REAL, log_odds, sigmoid
+from deepfake_client._policy import DEEPFAKE, MAX_TEMPERATURE, MIN_TEMPERATURE, REAL, log_odds, sigmoid
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 
+from . import InputError
 from .decisions import Decisions, decide_all, require_labels
-from .error_bounds import CONFIDENCE, upper_bound
 from .folder import LabelledFolder
-from .predictions import Prediction
-from .reliability import BINS, reliability
-from .served_model import ServedModel
-from .temperature import fit_temperature
-from .thresholds import choose_thresholds, require_enough
+from .intervals import CONFIDENCE, allowed_errors, images_needed, upper_bound
+from .measures import BINS, reliability
+from .run import Prediction, ServedModel
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """A fitted policy, and what there is to tell of it.
-
-    Attributes:
-        policy: for the weights that gave the predictions.
-        evidence: its own, as `policy.evidence` has it.
-        decisions: of the policy on the images that it was fitted to.
-        note: what a person should know of the temperature, or None.
-    """
-
-    policy: DecisionPolicy
-    evidence: PolicyEvidence
-    decisions: Decisions
-    note: str | None
-
-    def report(self) -> str:
-        """Some lines for a person."""
-        policy, evidence, decisions = self.policy, self.evidence, self.decisions
-        right = f"{decisions.right} of {decisions.decided}{_share(decisions.right, decisions.decided)}"
-        lines = {
-            "images": f"{evidence.deepfakes} {DEEPFAKE}, {evidence.real_photos} {REAL}",
-            "temperature": f"{policy.temperature:.4g}" + (f" ({self.note})" if self.note else ""),
-            "calibration error": (
-                f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f} (expected, {BINS} bins of equal width)"
-            ),
-            DEEPFAKE: _threshold("from", policy.deepfake_threshold, "up"),
-            REAL: _threshold("up to", policy.real_threshold, ""),
-            "unsure": f"{decisions.unsure} of {decisions.images}{_share(decisions.unsure, decisions.images)}",
-            "right if decided": right,
-            "photos called Deepfake": _errors(decisions, REAL, evidence.photos_called_deepfake_bound),
-            "deepfakes called Real one": _errors(decisions, DEEPFAKE, evidence.deepfakes_called_real_bound),
-        }
-        width = max(map(len, lines))
-        return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+# At one half exactly the label is the first one, "Deepfake".
+_BELOW_HALF = float(np.nextafter(0.5, 0))
 
 
 def require_enough_files(folder: LabelledFolder, model: ServedModel, error_rate: float) -> None:
-    """Refuse a folder with too few files, or a model with other labels, before any file is classified.
+    """Refuse a folder with too few files, or a model with other labels, before any file is classified."""
+    require_labels(model)
+    for label in folder.labels:
+        require_enough(label, folder.count(label), error_rate)
+
+
+def require_enough(kind: str, images: int, rate: float) -> None:
+    """Refuse a rate that no threshold could be shown to keep.
 
     Raises:
-        InputError: as `calibrate`.
+        InputError: naming how many images are needed, and the rate that these can show.
     """
-    require_labels(model)
-    counts = Counter(label for label, _ in folder)
-    for label in folder.labels:
-        require_enough(label, counts[label], error_rate)
+    if images < images_needed(rate):
+        possible = upper_bound(0, images) if images else 1.0
+        enough = f", or ask for --false-positive-rate {np.ceil(possible * 1e4) / 1e4:g}" if possible < 0.5 else ""
+        raise InputError(
+            f"{images} images of «{kind}» cannot show an error rate of {rate:g} with {100 * CONFIDENCE:.0f} % confidence; "
+            f"{images_needed(rate)} are needed{enough}"
+        )
 
 
-def calibrate(predictions: Iterable[Prediction], model: ServedModel, error_rate: float) -> Calibration:
+def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate: float) -> tuple[DecisionPolicy, str]:
     """Fit temperature and thresholds to the predictions that have scores.
 
     Args:
-        predictions: of images of both kinds; gone through more than once, so no generator.
+        predictions: of images of both kinds.
         model: what gave them.
         error_rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
 
+    Returns:
+        The policy for the weights that gave the predictions, and some lines for a person.
+
     Raises:
-        InputError: too few images of one kind to show that rate, or the model has other labels.
+        InputError: too few images of one kind to show that rate.
     """
-    require_labels(model)
-    truth, odds = array("b"), array("d")  # nine bytes for each image
-    for each in predictions:
-        if each.scores is not None:
-            truth.append(each.label == DEEPFAKE)
-            odds.append(log_odds(dict(zip(model.labels, each.scores, strict=True))))
-    is_deepfake, log_odds_of = np.array(truth, np.bool_), np.array(odds, np.float64)
+    scored = [each for each in predictions if each.scores is not None]
+    is_deepfake = np.array([each.label == DEEPFAKE for each in scored], np.bool_)
+    odds = np.array([log_odds(model.by_label(each.scores)) for each in scored if each.scores])
     deepfakes, photos = int(is_deepfake.sum()), int((~is_deepfake).sum())
     require_enough(DEEPFAKE, deepfakes, error_rate)
     require_enough(REAL, photos, error_rate)
-    fit = fit_temperature(log_odds_of, is_deepfake)
+    temperature, note = fit_temperature(odds, is_deepfake)
     # By the function that will decide, so that an image on a threshold is on the same side of it then.
-    probabilities = np.array([sigmoid(value / fit.temperature) for value in odds])
+    probabilities = np.array([sigmoid(value / temperature) for value in odds.tolist()])
     upper, lower = choose_thresholds(probabilities, is_deepfake, error_rate)
     provenance = model.provenance
     policy = DecisionPolicy(
-        temperature=fit.temperature,
+        temperature=temperature,
         deepfake_threshold=upper,
         real_threshold=lower,
         model=model.name,
@@ -106,7 +79,7 @@ def calibrate(predictions: Iterable[Prediction], model: ServedModel, error_rate:
         model_pt_sha256=None if provenance is None else provenance.model_pt_sha256,
         stand_in=provenance is not None and provenance.stand_in,
     )
-    decisions = decide_all(predictions, model.labels, policy)
+    decisions = decide_all(predictions, model, policy)
     evidence = PolicyEvidence(
         deepfakes=deepfakes,
         real_photos=photos,
@@ -117,22 +90,108 @@ def calibrate(predictions: Iterable[Prediction], model: ServedModel, error_rate:
         deepfakes_called_real=decisions.errors(DEEPFAKE),
         deepfakes_called_real_bound=upper_bound(decisions.errors(DEEPFAKE), deepfakes),
         unsure=decisions.unsure,
-        ece_before=reliability(is_deepfake, np.array([sigmoid(value) for value in odds])).expected_calibration_error,
+        ece_before=reliability(is_deepfake, expit(odds)).expected_calibration_error,
         ece_after=decisions.calibration_error,
     )
-    return Calibration(dataclasses.replace(policy, evidence=evidence), evidence, decisions, fit.note)
+    return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, decisions, note)
 
 
-def _threshold(before: str, threshold: float | None, after: str) -> str:
-    if threshold is None:
-        return "never: no probability keeps the rate"
-    return f"{before} {threshold:.4f} {after}".rstrip()
+def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
+    """The temperature at which the negative log-likelihood of the labels is lowest, from 0.01 to 100.
+
+    Temperature scaling is C. Guo et al. 2017, arXiv:1706.04599. In β = 1 / temperature the likelihood is convex, so its
+    minimum is where the derivative Σ z (σ(βz) − y) changes sign: a root between bounds.
+
+    Where every image is on its right side, the likelihood grows without end as the temperature falls to 0, and would
+    make certainties of a handful of images. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n
+    images of each class, as Platt (1999) does for the same reason.
+
+    Args:
+        odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
+        is_deepfake: shape (N,), the truth, with both kinds in it.
+
+    Returns:
+        The temperature, and what a person should know of how it came about, or None.
+    """
+    note = None
+    targets = is_deepfake.astype(np.float64)
+    if np.all(np.where(is_deepfake, odds, -odds) > 0):
+        deepfakes, photos = int(is_deepfake.sum()), int((~is_deepfake).sum())
+        targets = np.where(is_deepfake, (deepfakes + 1) / (deepfakes + 2), 1 / (photos + 2))
+        note = (
+            "every label is right, and no temperature is the best one: it is held to the confidence that so many "
+            "images can show (Platt 1999)"
+        )
+
+    def derivative(beta: float) -> float:
+        return float(np.sum(odds * (expit(beta * odds) - targets)))
+
+    lowest, highest = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    if derivative(lowest) >= 0:
+        return MAX_TEMPERATURE, "the scores say nothing about these labels, or the opposite of them"
+    if derivative(highest) <= 0:
+        return MIN_TEMPERATURE, "the scores are so close together that the temperature is at its limit"
+    return 1 / float(brentq(derivative, lowest, highest, xtol=1e-12, rtol=1e-12)), note
+
+
+def choose_thresholds(
+    probabilities: NDArray[np.float64], is_deepfake: NDArray[np.bool_], rate: float
+) -> tuple[float | None, float | None]:
+    """The lowest threshold for "Deepfake" and the highest for "Real one" that are shown to keep the rate.
+
+    Of n photos the k highest may be called deepfakes, k being the most errors of n whose upper confidence bound is at
+    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank in this
+    way, the bound holds for the threshold although it was chosen on the same images: it is a one-sided tolerance limit
+    (Wilks 1941). The other way round likewise.
+
+    Where the two thresholds cross, they change places: between them both kinds could be called either, and seldom were
+    seen. And neither crosses one half, so that a decision is the verdict's label or none.
+
+    Args:
+        probabilities: calibrated, of "Deepfake".
+        is_deepfake: the truth; enough of each kind (`require_enough`).
+        rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
+
+    Returns:
+        Both thresholds, as `DecisionPolicy` has them; None where even the highest, or lowest, probabilities are of the
+        wrong kind too often.
+    """
+    photos, deepfakes = np.sort(probabilities[~is_deepfake]), np.sort(probabilities[is_deepfake])
+    seen = np.unique(probabilities)
+    above = seen[seen > photos[-1 - allowed_errors(len(photos), rate)]]
+    below = seen[seen < deepfakes[allowed_errors(len(deepfakes), rate)]]
+    upper = float(above[0]) if len(above) else None
+    lower = float(below[-1]) if len(below) else None
+    if upper is not None and lower is not None and lower > upper:
+        upper, lower = lower, upper
+    return None if upper is None else max(upper, 0.5), None if lower is None else min(lower, _BELOW_HALF)
+
+
+def _report(policy: DecisionPolicy, evidence: PolicyEvidence, decisions: Decisions, note: str | None) -> str:
+    calibration_error = f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f}"
+    lines = {
+        "images": f"{evidence.deepfakes} {DEEPFAKE}, {evidence.real_photos} {REAL}",
+        "temperature": f"{policy.temperature:.4g}" + (f" ({note})" if note else ""),
+        "calibration error": f"{calibration_error} (expected, {BINS} bins of equal width)",
+        DEEPFAKE: _threshold("from {:.4f} up", policy.deepfake_threshold),
+        REAL: _threshold("up to {:.4f}", policy.real_threshold),
+        "unsure": _share(decisions.unsure, decisions.images),
+        "right if decided": _share(decisions.right, decisions.decided),
+        "photos called Deepfake": _errors(decisions, REAL, evidence.photos_called_deepfake_bound),
+        "deepfakes called Real one": _errors(decisions, DEEPFAKE, evidence.deepfakes_called_real_bound),
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def _threshold(text: str, threshold: float | None) -> str:
+    return "never: no probability keeps the rate" if threshold is None else text.format(threshold)
 
 
 def _errors(decisions: Decisions, label: str, bound: float) -> str:
-    errors, images = decisions.errors(label), decisions.images_of(label)
-    return f"{errors} of {images}{_share(errors, images)}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
+    share = _share(decisions.errors(label), decisions.images_of(label))
+    return f"{share}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
 
 
 def _share(part: int, whole: int) -> str:
-    return f" ({100 * part / whole:.1f} %)" if whole else ""
+    return f"{part} of {whole}" + (f" ({100 * part / whole:.1f} %)" if whole else "")

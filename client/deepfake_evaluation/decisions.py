@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +12,11 @@ from deepfake_client import DecisionPolicy
 from deepfake_client._policy import DEEPFAKE, REAL, UNSURE
 from deepfake_client._policy_guard import PolicyGuard
 
-from .errors import InputError
-from .intervals import Interval, proportion
-from .predictions import Prediction
-from .reliability import reliability
+from . import InputError
+from .intervals import proportion
+from .measures import reliability
 from .report import Part
-from .served_model import STAND_IN, ServedModel
-
-DECISIONS = (DEEPFAKE, REAL, UNSURE)
+from .run import STAND_IN_NOTE, Prediction, ServedModel
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Decisions:
     @property
     def images(self) -> int:
         """How many have scores."""
-        return sum(sum(row.values()) for row in self.counts.values())
+        return sum(map(self.images_of, self.counts))
 
     @property
     def unsure(self) -> int:
@@ -53,7 +49,7 @@ class Decisions:
     @property
     def right(self) -> int:
         """Images whose decision is their label."""
-        return self.counts[DEEPFAKE][DEEPFAKE] + self.counts[REAL][REAL]
+        return sum(self.counts[label][label] for label in self.counts)
 
     def images_of(self, label: str) -> int:
         """Images of one kind."""
@@ -64,29 +60,25 @@ class Decisions:
         return self.counts[label][REAL if label == DEEPFAKE else DEEPFAKE]
 
 
-def decide_all(predictions: Iterable[Prediction], labels: tuple[str, str], policy: DecisionPolicy) -> Decisions:
-    """The decisions of `policy` on the predictions that have scores; at least one has.
-
-    Args:
-        predictions: of images of either kind.
-        labels: the order of their scores.
-    """
-    counts = {label: dict.fromkeys(DECISIONS, 0) for label in (DEEPFAKE, REAL)}
-    truth, probabilities = array("b"), array("d")
+def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: DecisionPolicy) -> Decisions:
+    """The decisions of `policy` on the predictions of `model` that have scores; at least one has."""
+    counts = {label: dict.fromkeys((DEEPFAKE, REAL, UNSURE), 0) for label in (DEEPFAKE, REAL)}
+    truth, probabilities = [], []
     for each in predictions:
         if each.scores is not None:
-            scores = dict(zip(labels, each.scores, strict=True))
+            scores = model.by_label(each.scores)
             counts[each.label][policy.decide(scores)] += 1
             truth.append(each.label == DEEPFAKE)
             probabilities.append(policy.probability(scores))
-    diagram = reliability(np.frombuffer(truth, np.bool_), np.frombuffer(probabilities, np.float64))
+    diagram = reliability(np.array(truth, np.bool_), np.array(probabilities))
     return Decisions(counts, diagram.expected_calibration_error)
 
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     """What the policy does on the images, for the report."""
     decided = proportion(decisions.right, decisions.decided) if decisions.decided else None
-    photos, deepfakes = (_error_rate(decisions, label) for label in (REAL, DEEPFAKE))
+    # Of all images of the kind, the undecided included.
+    photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
     unsure = proportion(decisions.unsure, decisions.images)
     lines = [
         f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
@@ -96,10 +88,10 @@ def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
         f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
     ]
     if policy.stand_in:
-        lines.insert(0, f"Policy fitted to {STAND_IN}")
+        lines.insert(0, f"Policy fitted to {STAND_IN_NOTE}")
     figures = {
         "policy": dataclasses.asdict(policy),
-        "counts": {label: dict(row) for label, row in decisions.counts.items()},
+        "counts": decisions.counts,
         "unsure": unsure._asdict(),
         "accuracy_of_decided": decided and decided._asdict(),
         "photos_called_deepfake": photos._asdict(),
@@ -132,8 +124,3 @@ def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
     if not guard.asks_nothing:
         version = model.version if model.provenance is None else model.provenance.model_version
         guard.compare(version, version, model.provenance)
-
-
-def _error_rate(decisions: Decisions, label: str) -> Interval:
-    """Share of one kind, the undecided included, that was taken for the other."""
-    return proportion(decisions.errors(label), decisions.images_of(label))

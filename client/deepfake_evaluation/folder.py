@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from deepfake_cli.files import links_to_folders, list_files
+from deepfake_client._files import links_to_folders, list_files
 
-from .errors import InputError
+from . import InputError
 
 
 class LabelledFolder:
-    """Files with their labels, in an order that is the same each time: label by label, then by name.
-
-    The names are listed one folder at a time and never all together.
+    """Files with their labels.
 
     Attributes:
         path: the folder.
         labels: of the model, in the order of its classes.
-        left_out: names of files that lie beside the label folders, and so have no label, and of links to folders
-            below these, which are not followed.
+        files: paths below the folder, with slashes, label by label and then by name; each begins with its label.
+        left_out: files beside the label folders, which have no label, and links to folders, which are not followed.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        """Look at the folder, not yet into each of its files.
+        """List the files.
 
         Raises:
-            InputError: it is not there, its folders are not named like the labels, or one of them is empty.
+            InputError: the folder is not there, its folders are not named like the labels, or one of them is empty.
         """
-        self.path = path
-        self.labels = tuple(labels)
-        entries = _entries(path)
-        folders = [entry.name for entry in entries if entry.is_dir()]
-        self.left_out = [entry.name for entry in entries if not entry.is_dir()]
-        expected = " and ".join(f"`{label}`" for label in labels)
-        if not folders:
-            raise InputError(
-                f"{path}: has no folders; the images belong into {expected}, as the model names its classes"
-            )
-        if unknown := [name for name in folders if name not in labels]:
-            raise InputError(
-                f"{path}: no label of the model is called `{unknown[0]}`; name the folders exactly {expected}, "
-                "and keep others elsewhere"
-            )
-        if missing := [label for label in labels if label not in folders]:
-            raise InputError(
-                f"{path}: has no folder `{missing[0]}`; one class alone cannot be measured, add {expected}"
-            )
+        require_folder(path)
+        self.path, self.labels = path, tuple(labels)
         try:
-            for label in labels:
-                if next(list_files(path / label), None) is None:
-                    raise InputError(f"{path / label}: no files in it; one class alone cannot be measured")
-                self.left_out += [link.relative_to(path).as_posix() for link in links_to_folders(path / label)]
+            entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+            self.left_out = [entry.name for entry in entries if not entry.is_dir()]
+            self._require_labels([entry.name for entry in entries if entry.is_dir()])
+            self.files = [self._below(file) for label in labels for file in list_files(path / label)]
+            self.left_out += [self._below(link) for label in labels for link in links_to_folders(path / label)]
         except OSError as error:
             raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        for label in labels:
+            if not self.count(label):
+                raise InputError(f"{path / label}: no files in it; one class alone cannot be measured")
 
     @property
     def left_out_note(self) -> str | None:
@@ -63,15 +48,28 @@ class LabelledFolder:
         names = ", ".join(self.left_out[:3]) + (", …" if len(self.left_out) > 3 else "")
         return f"{self.path}: left out, for they lie in no label's folder or are links to folders: {names}"
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """(label, path below the folder with slashes) of each file."""
-        for label in self.labels:
-            for file in list_files(self.path / label):
-                yield label, file.relative_to(self.path).as_posix()
+    def count(self, label: str) -> int:
+        """How many files have this label."""
+        return sum(file.startswith(f"{label}/") for file in self.files)
 
-    def count(self) -> int:
-        """How many files there are now."""
-        return sum(1 for _ in self)
+    def _below(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
+    def _require_labels(self, folders: Sequence[str]) -> None:
+        path, expected = self.path, " and ".join(f"`{label}`" for label in self.labels)
+        if not folders:
+            raise InputError(
+                f"{path}: has no folders; the images belong into {expected}, as the model names its classes"
+            )
+        if unknown := [name for name in folders if name not in self.labels]:
+            raise InputError(
+                f"{path}: no label of the model is called `{unknown[0]}`; name the folders exactly {expected}, "
+                "and keep others elsewhere"
+            )
+        if missing := [label for label in self.labels if label not in folders]:
+            raise InputError(
+                f"{path}: has no folder `{missing[0]}`; one class alone cannot be measured, add {expected}"
+            )
 
 
 def require_folder(path: Path) -> None:
@@ -85,9 +83,11 @@ def require_folder(path: Path) -> None:
         raise InputError(f"{path}: {reason}; give a folder with one folder of images for each label")
 
 
-def _entries(path: Path) -> list[Path]:
-    require_folder(path)
-    try:
-        return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+def require_apart(output: Path, images: Path) -> None:
+    """Refuse a folder for the results that would be taken for images the next time.
+
+    Raises:
+        InputError: it is the folder of images or lies below it.
+    """
+    if output.resolve().is_relative_to(images.resolve()):
+        raise InputError(f"{output}: lies in the folder of images; choose another --output")

@@ -1,16 +1,18 @@
-"""Confidence intervals of 95 % for what is measured on a sample of images."""
+"""What a sample of images says about all images like them: confidence intervals of 95 %, and bounds of error rates."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import rankdata
+from scipy.special import expit, logit
+from scipy.stats import binom, binomtest, norm, rankdata
 
 CONFIDENCE = 0.95
-_Z = 1.959963984540054  # the normal distribution's quantile of 97.5 %
+_Z = float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
 class Interval(NamedTuple):
@@ -26,26 +28,19 @@ class Interval(NamedTuple):
 
 
 def proportion(hits: int, total: int) -> Interval:
-    """A share, with Wilson's score interval, which keeps its coverage for few images and for shares near 0 and 1.
-
-    E. B. Wilson, «Probable inference, the law of succession, and statistical inference», JASA 22 (1927).
-    """
-    share = hits / total
-    middle = (share + _Z**2 / (2 * total)) / (1 + _Z**2 / total)
-    half = _Z / (1 + _Z**2 / total) * float(np.sqrt(share * (1 - share) / total + _Z**2 / (4 * total**2)))
-    # At its ends the formula is exact but for rounding.
-    return Interval(share, 0.0 if hits == 0 else middle - half, 1.0 if hits == total else middle + half, "Wilson")
+    """A share, with Wilson's score interval, which keeps its coverage for few images and for shares near 0 and 1."""
+    ends = binomtest(hits, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(hits / total, float(ends.low), float(ends.high), "Wilson")
 
 
-def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> Interval:
+def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Interval:
     """The share of pairs of a positive and a negative image that the scores put in order; ties count half.
 
-    The interval takes DeLong's variance (E. R. DeLong et al., Biometrics 44, 1988), which assumes no distribution of the
-    scores, through the logit (M. S. Pepe, «The Statistical Evaluation of Medical Tests», 2003, 5.2), so that it stays
-    within 0 and 1: near 1, and for the few dozens of images that people have, the plain one covers far less than 95 %.
-    Where the sample shows no variance, as when the classes are perfectly separated, it says nothing of what more images
-    would show, and R. G. Newcombe's score interval takes its place (Statistics in Medicine 25, 2006, method 5). That one is
-    the more cautious, so a sample without an error can have the wider interval than one with a single one.
+    The interval takes DeLong's variance (E. R. DeLong et al., Biometrics 44, 1988) through the logit (M. S. Pepe, «The
+    Statistical Evaluation of Medical Tests», 2003, 5.2), so that it stays within 0 and 1. Where the sample shows no
+    variance, as when the classes are perfectly separated, R. G. Newcombe's score interval takes its place (Statistics
+    in Medicine 25, 2006, method 5). That one is wider, so a sample without an error can have the wider interval than
+    one with a single error.
 
     Args:
         truth: shape (N,), True for the positive class; both classes occur.
@@ -60,22 +55,39 @@ def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> Int
     if min(positives, negatives) > 1:
         variance = float(above.var(ddof=1) / positives + below.var(ddof=1) / negatives)
     if variance <= 0 or area in (0, 1):
-        return _score_interval(area, positives, negatives)
+        return _newcombe(area, positives, negatives)
     half = _Z * variance**0.5 / (area * (1 - area))
-    logit = np.log(area / (1 - area))
-    low, high = float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
-    return Interval(area, low, high, "DeLong, logit")
+    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)), "DeLong, logit")
 
 
-def _score_interval(area: float, positives: int, negatives: int) -> Interval:
+def _newcombe(area: float, positives: int, negatives: int) -> Interval:
     """The areas from which `area` is just within the expected deviation."""
     others = (positives + negatives) / 2 - 1
 
     def excess(true: float, side: int) -> float:
         spread = true * (1 - true) * (1 + others * (1 - true) / (2 - true) + others * true / (1 + true))
-        return side * (area - true) - _Z * float(np.sqrt(spread / (positives * negatives)))
+        return side * (area - true) - _Z * math.sqrt(spread / (positives * negatives))
 
     tiny = 1e-9
     low = float(brentq(excess, tiny, min(area, 1 - tiny), args=(1,))) if area > 0 else 0.0
     high = float(brentq(excess, max(area, tiny), 1 - tiny, args=(-1,))) if area < 1 else 1.0
     return Interval(area, low, high, "Newcombe, method 5")
+
+
+def upper_bound(errors: int, images: int) -> float:
+    """The error rate that is exceeded with 5 % probability at most (Clopper and Pearson 1934, one-sided, exact)."""
+    return float(binomtest(errors, images, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+
+
+def images_needed(rate: float) -> int:
+    """How many images without a single error show that the rate is at most `rate`: 299 for 1 %."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def allowed_errors(images: int, rate: float) -> int:
+    """The most errors whose `upper_bound` is still at most `rate`; −1 where there are too few images for none.
+
+    The bound is at most `rate` just when so few errors, or fewer, are seen with 5 % probability at most at that rate.
+    """
+    errors = int(binom.ppf(1 - CONFIDENCE, images, rate))
+    return errors if binom.cdf(errors, images, rate) <= 1 - CONFIDENCE else errors - 1

@@ -1,161 +1,111 @@
 """The answers so far, on the disk as they come: what an interrupted evaluation goes on from.
 
-A line of JSON for the model, then one for each answer. An answer is found again by the path of its file, the SHA-256 of
-the bytes that were classified, and the damage done to them: sizes and times of files can be the same after an edit
-(`cp -p`, `rsync -t`, an archive), and differ without one (a checkout, a copy on another machine). Hashing costs a few
-per cent of what decoding costs.
-
-In memory there are 16 bytes for each answer of an earlier run: a hash and the place of its line.
+A line of JSON for the model, then one for each answer. An answer is found again by the SHA-256 of the image and the
+damage done to it: sizes and times of files can stay the same after an edit, and change without one.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+from . import InputError, OutputError
 
-from .errors import InputError, OutputError
-from .predictions import Prediction
+#: The scores of an image, in the order of the labels, or why it has none.
+Answer = tuple[float, ...] | str
 
 _FORMAT = "deepfake evaluate, answers 1"
 
 
 class Journal:
-    """An open file of answers; made by `open_journal`.
+    """An open file of answers, which are in memory too (some 300 bytes each); made by `open_journal`.
 
     Attributes:
-        path: of the file.
-        note: what a person should know of how it was found: answers that are used again, or why they are not.
+        resumed: how many answers there are of earlier runs.
+        note: what a person should know of these: that they are used again, or why not. None where there are none.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], reader: IO[bytes], identity: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, file: IO[bytes], identity: Mapping[str, Any]) -> None:
+        self.resumed = 0
         self.note: str | None = None
-        self._file, self._reader = file, reader
-        lines = array("Q"), array("q")
-        self._end = self._load(identity, *lines)
-        hashes, places = np.frombuffer(lines[0], np.uint64), np.frombuffer(lines[1], np.int64)
-        order = np.argsort(hashes, kind="stable")
-        self._found, self._places = hashes[order], places[order]
+        self._path, self._file, self._identity = path, file, dict(identity)
+        self._answers: defaultdict[str, dict[str, Answer]] = defaultdict(dict)
         # What the file holds beyond is cut off with the first answer: a run that is refused before it loses nothing.
-        self._header: dict[str, Any] | None = {"format": _FORMAT, "model": dict(identity)}
-        self._settled = self._end
+        self._end = self._kept = self._load()
 
-    def __len__(self) -> int:
-        """Answers of earlier runs."""
-        return len(self._found)
+    def find(self, damage: str, sha256: str | None) -> Answer | None:
+        """The answer for an image with this damage, or None."""
+        return None if sha256 is None else self._answers[damage].get(sha256)
 
-    def find(self, file: str, digest: str, damage: str) -> int | None:
-        """The place of the answer of an earlier run, or None."""
-        wanted = np.uint64(_hash(file, digest, damage))
-        first, last = np.searchsorted(self._found, wanted, "left"), np.searchsorted(self._found, wanted, "right")
-        for place in self._places[first:last]:
-            line = self._line(int(place))
-            if (line["file"], line["sha256"], line["damage"]) == (file, digest, damage):
-                return int(place)
-        return None
-
-    def append(
-        self, file: str, digest: str | None, damage: str, scores: Sequence[float] | None, error: str | None
-    ) -> int:
-        """Write an answer, so that it outlives this process; its place.
+    def append(self, file: str, damage: str, sha256: str, answer: Answer) -> None:
+        """Write an answer, so that it outlives this process.
 
         Raises:
             OutputError: the disk is full or failed.
         """
-        if self._header is not None:
-            header, self._header = self._header, None
-            self._file.truncate(self._end)
-            self._reader.seek(0, os.SEEK_END)  # it may hold what was cut off
-            if self._end == 0:
-                self._write(header)
-                self._settled = self._end
-        answer: dict[str, Any] = {"error": error} if scores is None else {"scores": list(scores)}
-        return self._write({"file": file, "damage": damage, "sha256": digest, **answer})
+        if self._end == 0:
+            self._write({"format": _FORMAT, "model": self._identity})
+        key = "error" if isinstance(answer, str) else "scores"
+        self._write({"file": file, "damage": damage, "sha256": sha256, key: answer})
+        self._answers[damage][sha256] = answer
 
-    def read(self, place: int) -> Prediction:
-        """The answer at a place."""
-        line = self._line(place)
-        scores = line.get("scores")
-        label = line["file"].partition("/")[0]
-        return Prediction(line["file"], label, None if scores is None else tuple(scores), line.get("error"))
-
-    def digest(self, place: int) -> str | None:
-        """SHA-256 of the bytes that the answer at a place is about; None where they could not be read."""
-        found: str | None = self._line(place)["sha256"]
-        return found
-
-    def settle(self) -> None:
-        """What was appended stays, also when the power fails."""
-        os.fsync(self._file.fileno())
-        self._settled = self._end
+    def keep(self) -> None:
+        """What was appended is of the right model."""
+        self._kept = self._end
 
     def roll_back(self) -> None:
-        """Forget what was appended since `settle`."""
-        self._end = self._settled
-        self._file.truncate(self._end)
+        """What was appended since `keep` may be of another model: take it out of the file."""
+        self._file.truncate(self._kept)
 
-    def _load(self, identity: Mapping[str, Any], hashes: array[int], places: array[int]) -> int:
-        """Take in the lines of earlier runs; the end of the last that is whole, 0 to start afresh."""
-        self._reader.seek(0)
-        header = self._reader.readline()
-        if not header.endswith(b"\n"):
-            return 0
-        found = _parse(header)
-        if found.get("format") != _FORMAT:
-            raise InputError(
-                f"{self.path}: not written by `deepfake evaluate`; move it away or choose another --output"
-            )
-        end = len(header)
-        for line in self._reader:
-            entry = _parse(line)
-            if "file" not in entry:
-                break  # torn, or what a power failure left; the images of the rest are asked for again
-            if entry["sha256"] is not None:
-                hashes.append(_hash(entry["file"], entry["sha256"], entry["damage"]))
-                places.append(end)
-            end += len(line)
-        if not hashes:
-            return end if found["model"] == identity else 0
-        if found["model"] == identity and identity["model_pt_sha256"] is not None:
-            self.note = f"{self.path}: has {len(hashes)} answers of this model; images that are unchanged are not asked for again"
-            return end
-        if found["model"] == identity:
-            reason = "the server does not say which weights it serves, and they may be others than before"
-        else:
-            reason = f"its answers are of {_name(found['model'])}, the server has {_name(identity)}"
-        self.note = f"{self.path}: {reason}; starting afresh"
-        del hashes[:], places[:]
-        return 0
+    def _load(self) -> int:
+        """Read the answers of earlier runs; the end of the last whole line, 0 to start afresh."""
+        with self._path.open("rb") as lines:
+            header = next(lines, b"")
+            if not header.endswith(b"\n"):
+                return 0
+            found = _parse(header)
+            if found.get("format") != _FORMAT:
+                raise InputError(
+                    f"{self._path}: not written by `deepfake evaluate`; move it away or choose another --output"
+                )
+            if reason := _difference(found["model"], self._identity):
+                self.note = f"{self._path}: {reason}; starting afresh"
+                return 0
+            end = len(header)
+            for line in lines:
+                entry = _parse(line)
+                if "file" not in entry:
+                    break  # torn, or what a power failure left; the images of the rest are asked for again
+                if entry["sha256"] is not None:
+                    answer = tuple(entry["scores"]) if "scores" in entry else entry["error"]
+                    self._answers[entry["damage"]][entry["sha256"]] = answer
+                end += len(line)
+        self.resumed = sum(map(len, self._answers.values()))
+        if self.resumed:
+            unchanged = "images that are unchanged are not asked for again"
+            self.note = f"{self._path}: has {self.resumed} answers of this model; {unchanged}"
+        return end
 
-    def _line(self, place: int) -> dict[str, Any]:
-        self._reader.seek(place)
-        return _parse(self._reader.readline())
-
-    def _write(self, entry: Mapping[str, Any]) -> int:
-        place = self._end
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry).encode() + b"\n"
         try:
-            self._file.seek(place)
-            line = json.dumps(entry).encode() + b"\n"
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._file.truncate(place)
             raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror}); what was answered before is kept, free some space "
+                f"{self._path}: cannot be written ({error.strerror}); what was answered before is kept, free some space "
                 "and run the same command again to go on"
             ) from None
         self._end += len(line)
-        return place
 
 
 @contextmanager
@@ -176,8 +126,7 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
             path.touch()
             file = stack.enter_context(path.open("r+b", buffering=0))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            reader = stack.enter_context(path.open("rb"))
-            journal = Journal(path, file, reader, identity)
+            journal = Journal(path, file, identity)
         except BlockingIOError:
             raise OutputError(f"{path.parent}: another evaluation is writing here; wait for it to end") from None
         except OSError as error:
@@ -185,11 +134,6 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
                 f"{path}: cannot be written ({error.strerror}); change the permissions, or choose another --output"
             ) from None
         yield journal
-
-
-def _hash(file: str, digest: str, damage: str) -> int:
-    key = "\0".join([damage, digest, file]).encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -200,8 +144,16 @@ def _parse(line: bytes) -> dict[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _name(identity: Mapping[str, Any]) -> str:
-    digest = identity["model_pt_sha256"]
-    return (
-        f"{identity['name']} version {identity['version']} ({f'sha256 {digest[:12]}' if digest else 'weights unknown'})"
-    )
+def _difference(found: Mapping[str, Any], served: Mapping[str, Any]) -> str | None:
+    """Why answers of the model `found` are not those of the one that is served."""
+
+    def name(model: Mapping[str, Any]) -> str:
+        digest = model["model_pt_sha256"]
+        weights = f"sha256 {digest[:12]}" if digest else "weights unknown"
+        return f"{model['name']} version {model['version']} ({weights})"
+
+    if found != served:
+        return f"its answers are of {name(found)}, the server has {name(served)}"
+    if served["model_pt_sha256"] is None:
+        return "the server does not say which weights it serves, and they may be others than before"
+    return None

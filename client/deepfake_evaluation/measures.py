@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, classification_report, confusion_matrix
 
-from .errors import InputError
+from . import InputError
 from .intervals import Interval, area_under_roc, proportion
-from .predictions import Prediction
-from .reliability import Reliability, reliability
+from .run import Prediction
 
 #: Score of the positive class from which on it is the verdict: the one of two that is higher.
 THRESHOLD = 0.5
+BINS = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured on: six bytes for each image that has scores.
+    """What is measured on.
 
     Attributes:
         labels: of the model; the first is the positive class.
@@ -34,7 +33,7 @@ class Sample:
 
     labels: tuple[str, str]
     truth: NDArray[np.bool_]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float64]
     predicted: NDArray[np.bool_]
     unreadable: list[tuple[str, str]] = field(repr=False)
 
@@ -48,33 +47,79 @@ class Sample:
         return int((self.truth == (label == self.labels[0])).sum())
 
 
-def collect(predictions: Iterable[Prediction], labels: Sequence[str]) -> Sample:
+def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sample:
     """The predictions as arrays.
 
     Raises:
         InputError: of one class there is no image that could be read.
     """
-    truth, scores, predicted = array("b"), array("f"), array("b")
-    unreadable: list[tuple[str, str]] = []
-    for each in predictions:
-        if each.scores is None:
-            unreadable.append((each.file, each.error or ""))
-            continue
-        truth.append(each.label == labels[0])
-        scores.append(each.scores[0])
-        predicted.append(each.predicted(labels) == labels[0])
+    read = [each for each in predictions if each.scores is not None]
     sample = Sample(
-        labels=(labels[0], labels[1]),
-        truth=np.frombuffer(truth, np.bool_) if truth else np.empty(0, np.bool_),
-        scores=np.frombuffer(scores, np.float32) if scores else np.empty(0, np.float32),
-        predicted=np.frombuffer(predicted, np.bool_) if predicted else np.empty(0, np.bool_),
-        unreadable=unreadable,
+        labels=labels,
+        truth=np.array([each.label == labels[0] for each in read], np.bool_),
+        scores=np.array([each.scores[0] for each in read if each.scores], np.float64),
+        predicted=np.array([each.predicted(labels) == labels[0] for each in read], np.bool_),
+        unreadable=[(each.file, each.error or "") for each in predictions if each.scores is None],
     )
     for label in labels:
         if not sample.images_of(label):
-            first = next((f"{file}: {error}" for file, error in unreadable if file.startswith(f"{label}/")), "")
+            first = next((f"{file}: {error}" for file, error in sample.unreadable if file.startswith(f"{label}/")), "")
             raise InputError(f"none of the images in `{label}` can be read, so nothing can be measured ({first})")
     return sample
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose score lies in one part of the scale.
+
+    Attributes:
+        low, high: of the part; its lower end belongs to it, its upper end to the next one.
+        images: how many there are.
+        mean_score, positive_share: of them; None where there are none.
+    """
+
+    low: float
+    high: float
+    images: int
+    mean_score: float | None
+    positive_share: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: do images that get a score of 80 % turn out to be positive 80 % of the time?
+
+    Attributes:
+        bins: ten parts of the scale, equally wide.
+        expected_calibration_error: mean distance of score and share over the bins, each weighted by its images.
+    """
+
+    bins: tuple[Bin, ...]
+    expected_calibration_error: float
+
+
+def reliability(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Reliability:
+    """How the scores of the positive class compare with how often it is true.
+
+    Args:
+        truth: shape (N,), True for the positive class.
+        scores: shape (N,), probability of the positive class, 0 to 1.
+    """
+    edges = np.arange(BINS + 1) / BINS
+    images = np.histogram(scores, edges)[0]
+    score_sums = np.histogram(scores, edges, weights=scores)[0]
+    positives = np.histogram(scores[truth], edges)[0]
+    bins = tuple(
+        Bin(
+            low=float(edges[part]),
+            high=float(edges[part + 1]),
+            images=int(count),
+            mean_score=float(score_sums[part] / count) if count else None,
+            positive_share=float(positives[part] / count) if count else None,
+        )
+        for part, count in enumerate(images)
+    )
+    return Reliability(bins, float(np.abs(score_sums - positives).sum() / len(scores)))
 
 
 @dataclass(frozen=True)

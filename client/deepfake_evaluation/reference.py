@@ -1,98 +1,167 @@
-"""The comparison with the model card's own code: which model it is made with, and what the report says of it.
+"""What the server said, beside what the model card's own code says of the same files.
 
-The code itself is `deepfake_evaluation.card`, which needs the extra `export`; it is imported when it is asked for.
+The card runs `AutoImageProcessor`, `SiglipForImageClassification` and softmax on an array from Gradio's image input.
+Gradio turns photos upright by their EXIF orientation first (`gradio.image_utils.preprocess_image`), so what the card
+classifies is what `transformers.image_utils.load_image` gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import hashlib
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
-from .errors import InputError, NoReferenceError
-from .parity import compare
-from .predictions import Prediction
-from .report import Part
-from .served_model import ServedModel
+import huggingface_hub
+import torch
+import transformers
+from deepfake_client._errors import one_line
+from PIL import Image
+from transformers import AutoImageProcessor, BaseImageProcessor, SiglipForImageClassification
+from transformers.image_utils import load_image
 
-if TYPE_CHECKING:
-    from deepfake_deploy.export import Progress
+from . import InputError, NoReferenceError
+from .intervals import Interval, proportion
+from .report import Part, named, shown
+from .run import Prediction, ServedModel
 
-    from deepfake_evaluation.card import Reference
+STAND_IN = "stand-in"
+
+#: Probabilities of one image, in the order of the labels.
+Scores = tuple[float, ...]
+
+# Pickle weights never come to this machine: loading one runs whatever code its author put into it.
+_FETCHED = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
+_UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the classifier does not call
 
 
-class Comparison:
-    """The served model and its reference, ready to be compared; made by `open_comparison`."""
+class Progress(Protocol):
+    """Told of each step."""
 
-    def __init__(self, model: ServedModel, reference: Reference) -> None:
-        self._model, self._reference = model, reference
+    def step(self, description: str) -> None:
+        """A step begins, and the one before it is done."""
 
-    def measure(
-        self, predictions: Iterable[Prediction], folder: Path, advance: Callable[[], None] = lambda: None
-    ) -> Part:
-        """Run the images that the server classified through the reference; one at a time, in flat memory.
 
-        Args:
-            predictions: of the server.
-            folder: that the files lie below.
-            advance: called after each.
+@dataclass(frozen=True)
+class Reference:
+    """A checkpoint in transformers, in fp32 on the CPU; made by `open_reference`.
+
+    Attributes:
+        model_id: Hub id, local folder as given, or "stand-in".
+        revision: commit on the Hub; None for anything local.
+        weights_sha256: of its safetensors, by name.
+        model, processor: as the card loads them; transformers takes the processor of torchvision where that is
+            installed, and its resize differs a little.
+    """
+
+    model_id: str
+    revision: str | None
+    weights_sha256: Mapping[str, str]
+    model: SiglipForImageClassification
+    processor: BaseImageProcessor
+
+    def probabilities(self, path: Path) -> Scores:
+        """Softmax of the logits for one image file, in the order of the classes.
+
+        Raises:
+            OSError, ValueError, …: Pillow or transformers cannot read the file.
         """
-        model, reference = self._model, self._reference
-        parity = compare(predictions, model.labels, folder, reference.probabilities, advance)
-        precision = None if model.provenance is None else model.provenance.precision
-        same = _same_weights(model, reference.weights_sha256)
-        name = " at ".join(filter(None, [reference.model_id, reference.revision]))
-        lines = [
-            f"Reference: {name} in transformers {reference.transformers_version} ({reference.processor}, fp32, photos "
-            f"turned upright); the server runs {precision or 'in unknown precision'}",
-            *parity.lines(),
-        ]
-        if same is not True:
-            known = "has other weights than" if same is False else "may have other weights than"
-            lines.insert(1, f"The reference {known} those that the served model was exported from.")
-        figures = {
-            "model_id": reference.model_id,
-            "revision": reference.revision,
-            "weights_sha256": dict(reference.weights_sha256),
-            "same_weights": same,
-            "image_processor": reference.processor,
-            "transformers_version": reference.transformers_version,
-            "torch_version": reference.torch_version,
-            "precision": "fp32",
-            "server_precision": precision,
-            **parity.figures(),
-        }
-        return Part("reference", figures, "\n".join(lines))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow finds odd about a file has nothing to do with its scores
+            with Image.open(path) as file:
+                image = load_image(file)
+        with torch.inference_mode():
+            logits = self.model(**self.processor(images=image, return_tensors="pt")).logits
+            return tuple(torch.softmax(logits, dim=1)[0].tolist())
 
 
 @contextmanager
-def open_comparison(model: ServedModel, named: str | None, progress: Progress) -> Iterator[Comparison]:
-    """Load the reference.
+def open_reference(
+    model: str,
+    revision: str | None,
+    labels: Sequence[str],
+    progress: Progress,
+    write_stand_in: Callable[[Path, list[str]], None] | None = None,
+) -> Iterator[Reference]:
+    """The reference for the model named by a local folder, a Hub id or "stand-in".
 
     Args:
-        model: what is served.
-        named: Hub id, local folder or "stand-in"; None for the one that the server's provenance names.
+        model: which one.
+        revision: branch, tag or commit of a Hub id.
+        labels: of the served model, which it must have too, in their order.
         progress: told of each step.
+        write_stand_in: writes the stand-in checkpoint with these labels into a folder; without it there is none.
 
     Raises:
-        InputError: the server does not name it.
-        NoReferenceError: it cannot be had.
-        ModuleNotFoundError: the extra `export` is not installed.
+        NoReferenceError: it cannot be had or loaded, or has other labels.
     """
-    from deepfake_deploy.export import ExportError
+    with tempfile.TemporaryDirectory(prefix="deepfake-reference-") as temporary:
+        if model == STAND_IN and write_stand_in is not None:
+            progress.step("Making stand-in weights")
+            write_stand_in(Path(temporary), list(labels))
+            yield _load(model, None, Path(temporary), labels, progress)
+        elif Path(model).is_dir():
+            yield _load(model, None, Path(model), labels, progress)
+        else:
+            folder = _fetched(model, revision, progress)
+            yield _load(model, folder.name, folder, labels, progress)
 
-    from deepfake_evaluation.card import open_reference
 
-    checkpoint, revision = (named, None) if named else _named_by_server(model)
+def _fetched(model: str, revision: str | None, progress: Progress) -> Path:
+    """The folder of a Hub model in the local cache, which is named by its commit."""
+    if model.count("/") != 1:
+        raise NoReferenceError(f"no reference: {model}: no such folder, and not an id on the Hugging Face Hub")
+    progress.step(f"Fetching {model} from the Hugging Face Hub")
+    huggingface_hub.utils.disable_progress_bars()
+    huggingface_hub.utils.logging.set_verbosity_error()
     try:
-        with open_reference(checkpoint, revision, model.labels, progress) as reference:
-            yield Comparison(model, reference)
-    except ExportError as error:
-        raise NoReferenceError(f"no reference: {error}") from None
+        return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=_FETCHED))
+    except Exception as error:  # also those of the Hub library's HTTP client
+        raise NoReferenceError(f"no reference: {model}: cannot be fetched: {_described(error)}") from None
 
 
-def _named_by_server(model: ServedModel) -> tuple[str, str | None]:
+def _load(model: str, revision: str | None, folder: Path, labels: Sequence[str], progress: Progress) -> Reference:
+    progress.step("Loading the model into transformers")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        whole = folder / "model.safetensors"
+        weights = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        loaded: Any = SiglipForImageClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # a checkpoint can be wrong in as many ways as transformers has lines
+        raise NoReferenceError(f"no reference: {model}: transformers cannot load it: {_described(error)}") from None
+    classifier, loading = loaded
+    # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS)):
+        raise NoReferenceError(f"no reference: {model}: weights are missing from it: {', '.join(missing[:3])}")
+    found = [label for _, label in sorted(classifier.config.id2label.items())]
+    if found != list(labels):
+        theirs, ours = (", ".join(f"«{label}»" for label in each) for each in (found, labels))
+        raise NoReferenceError(
+            f"no reference: {model}: its labels are {theirs}, those of the server {ours}, in this order"
+        )
+    return Reference(model, revision, digests, classifier.eval(), processor)
+
+
+def _described(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}", 300)
+
+
+def reference_of(model: ServedModel) -> tuple[str, str | None]:
+    """Name and revision of the model that the served weights were exported from, as the provenance has them.
+
+    Raises:
+        InputError: the server does not say, or names a folder.
+    """
     provenance = model.provenance
     if provenance is None:
         raise InputError("the server does not say which weights it serves; name them with --reference-model")
@@ -104,9 +173,123 @@ def _named_by_server(model: ServedModel) -> tuple[str, str | None]:
     )
 
 
-def _same_weights(model: ServedModel, reference: Mapping[str, str]) -> bool | None:
+class Comparison(NamedTuple):
+    """What the server said beside what the reference says.
+
+    Attributes:
+        differences: of the probabilities of each image; of its labels counts the one that differs most.
+        changes: file, scores of the server and of the reference, for each image with another label.
+        unread: (file, error) of images that the server classified and transformers could not read.
+    """
+
+    differences: list[float]
+    changes: list[tuple[str, Scores, Scores]]
+    unread: list[tuple[str, str]]
+
+    @property
+    def farthest_from_half(self) -> float | None:
+        """Of the labels that changed, the reference's score; near one half a small difference decides."""
+        return max((abs(expected[0] - 0.5) for _, _, expected in self.changes), default=None)
+
+
+def compare(
+    predictions: Sequence[Prediction],
+    folder: Path,
+    probabilities: Callable[[Path], Scores],
+    advance: Callable[[], None] = lambda: None,
+) -> Comparison:
+    """Run the images that have scores through the reference, one after the other.
+
+    Args:
+        predictions: of the server.
+        folder: that the files lie below.
+        probabilities: of one file, as `Reference.probabilities` gives them.
+        advance: called after each prediction.
+    """
+    found = Comparison([], [], [])
+    for each in predictions:
+        if each.scores is not None:
+            try:
+                expected = probabilities(folder / each.file)
+                if not all(map(math.isfinite, expected)):
+                    raise ValueError("its probabilities are not finite")
+            except Exception as error:  # Pillow raises as many kinds as it has decoders
+                found.unread.append((each.file, " ".join(str(error).split()) or type(error).__name__))
+            else:
+                found.differences.append(max(abs(a - b) for a, b in zip(each.scores, expected, strict=True)))
+                if each.scores.index(max(each.scores)) != expected.index(max(expected)):
+                    found.changes.append((each.file, each.scores, expected))
+        advance()
+    return found
+
+
+def reference_part(model: ServedModel, reference: Reference, comparison: Comparison) -> Part:
+    """The comparison for the report."""
+    precision = None if model.provenance is None else model.provenance.precision
+    same, processor = _same_weights(model, reference), type(reference.processor).__name__
+    differences, changes, unread = comparison
+    images = len(differences)
+    share = proportion(len(changes), images) if images else None
+    figures = {
+        "model_id": reference.model_id,
+        "revision": reference.revision,
+        "weights_sha256": reference.weights_sha256,
+        "same_weights": same,
+        "image_processor": processor,
+        "transformers_version": transformers.__version__,
+        "torch_version": torch.__version__,
+        "precision": "fp32",
+        "server_precision": precision,
+        "images": images,
+        "max_probability_difference": max(differences, default=0.0),
+        "mean_probability_difference": sum(differences) / images if images else 0.0,
+        "labels_changed": {
+            "count": len(changes),
+            "share": share and share._asdict(),
+            "max_distance_from_half": comparison.farthest_from_half,
+            "files": [
+                {"file": file, "server": model.by_label(ours), "reference": model.by_label(theirs)}
+                for file, ours, theirs in changes
+            ],
+        },
+        "unread": named(unread),
+    }
+    name = " at ".join(filter(None, [reference.model_id, reference.revision]))
+    lines = [
+        f"Reference: {name} in transformers {transformers.__version__} ({processor}, fp32, photos "
+        f"turned upright); the server runs {precision or 'in unknown precision'}"
+    ]
+    if same is not True:
+        known = "has other weights than" if same is False else "may have other weights than"
+        lines.append(f"The reference {known} those that the served model was exported from.")
+    return Part("reference", figures, "\n".join([*lines, *_lines(model, comparison, share)]))
+
+
+def _lines(model: ServedModel, comparison: Comparison, share: Interval | None) -> list[str]:
+    differences, changes, unread = comparison
+    if share is None:
+        return ["No image was compared."]
+
+    def verdict(scores: Scores) -> str:
+        return f"{model.labels[scores.index(max(scores))]} {max(scores):.4f}"
+
+    images, farthest = len(differences), comparison.farthest_from_half
+    distance = "" if farthest is None else f"; at most {farthest:.4f} from one half in transformers"
+    files = [
+        f"{one_line(file, 200)}: server {verdict(ours)}, transformers {verdict(theirs)}"
+        for file, ours, theirs in changes
+    ]
+    return [
+        f"{images} images, max |Δprobability| {max(differences):.1e}, mean {sum(differences) / images:.1e}",
+        f"Labels changed: {len(changes)} of {images}, {share}{distance}",
+        *shown(files, "report.json"),
+        *([f"Not read by transformers, and not compared: {len(unread)}, see report.json"] if unread else []),
+    ]
+
+
+def _same_weights(model: ServedModel, reference: Reference) -> bool | None:
     """Whether the served weights were exported from those of the reference; None where the provenance does not say."""
     exported: Any = None if model.provenance is None else model.provenance.document.get("weights_sha256")
     if not isinstance(exported, Mapping):
         return None
-    return sorted(map(str, exported.values())) == sorted(reference.values())
+    return sorted(map(str, exported.values())) == sorted(reference.weights_sha256.values())

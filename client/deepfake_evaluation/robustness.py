@@ -1,20 +1,99 @@
-"""The same measurement under each damage, side by side."""
+"""The same measurement under each of the damages that happen to photos on their way, side by side.
+
+A damage takes an upright RGB image and gives the one that arrives, the same each time. Sizes are relative to the image
+where the effect is one of the picture (blur, crop), and in pixels where it is one of the file (JPEG's blocks, noise).
+A scaled image arrives small, as a thumbnail does, and the model stretches it as it stretches every image.
+"""
 
 from __future__ import annotations
 
-import csv
+import io
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-from .damages import DAMAGES
-from .intervals import Interval
+import numpy as np
+from PIL import Image, ImageFilter
+
 from .measures import Measures, Sample, collect, measure
-from .report import Part
-from .run import Answers, EvaluationRun
+from .report import Part, named
+from .run import EvaluationRun, Prediction
 
-UNDAMAGED = "none"
-_COLUMNS = ("accuracy", "AUC")
+_BLUR_SHARE = 0.005
+_NOISE_LEVELS = 10.0
+_NOISE_ROWS = 256
+_CROP_SHARE = 0.8
+_SCREEN_PIXELS = 1080
+_UNDAMAGED = "none"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One kind of damage.
+
+    Attributes:
+        name: short, for tables and plots.
+        parameters: all that decides what comes out; earlier answers are found again by both.
+        apply: makes of an upright RGB image the damaged one, RGB too.
+    """
+
+    name: str
+    parameters: str
+    apply: Callable[[Image.Image], Image.Image]
+
+
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return Image.open(buffer).convert("RGB")
+
+
+def _scaled(image: Image.Image, factor: float) -> Image.Image:
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(_BLUR_SHARE * min(image.size)))
+
+
+def _noisy(image: Image.Image) -> Image.Image:
+    pixels = np.array(image)
+    # Another noise for each image, and the same one each time. In strips, since floats take 24 bytes for each pixel.
+    random = np.random.default_rng(zlib.crc32(pixels.data))
+    for top in range(0, len(pixels), _NOISE_ROWS):
+        strip = pixels[top : top + _NOISE_ROWS]
+        strip[:] = (strip + random.normal(0, _NOISE_LEVELS, strip.shape)).round().clip(0, 255)
+    return Image.fromarray(pixels)
+
+
+def _cropped(image: Image.Image) -> Image.Image:
+    width, height = (max(1, round(side * _CROP_SHARE)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _screenshot(image: Image.Image) -> Image.Image:
+    return _jpeg(_scaled(image, _SCREEN_PIXELS / max(image.size)), 70)
+
+
+DAMAGES: tuple[Damage, ...] = (
+    *(
+        Damage(f"JPEG {quality}", f"JPEG of quality {quality}, chroma 4:2:0", partial(_jpeg, quality=quality))
+        for quality in (95, 75, 50, 30)
+    ),
+    Damage("scale ×0.5", "width and height halved, bicubic with antialias", partial(_scaled, factor=0.5)),
+    Damage("scale ×0.25", "width and height quartered, bicubic with antialias", partial(_scaled, factor=0.25)),
+    Damage("blur", f"Gaussian, standard deviation {_BLUR_SHARE:.1%} of the shorter side", _blurred),
+    Damage("noise", f"Gaussian, standard deviation {_NOISE_LEVELS:g} of 255, seeded by the image", _noisy),
+    Damage("crop", f"the middle {_CROP_SHARE:.0%} of width and height", _cropped),
+    Damage(
+        "screenshot",
+        f"scaled to {_SCREEN_PIXELS} pixels on the longer side, bicubic, then JPEG of quality 70, chroma 4:2:0",
+        _screenshot,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -25,84 +104,63 @@ class Row:
         damage, parameters: which; `none` are the images as they are.
         images: how many were measured.
         failed: files to which this damage could not be done, with the reason; in no figure of the row.
-        accuracy, auc: with their confidence intervals.
-        recalls: share of each class that is still recognised.
+        measures: of the images, of which the accuracy, the AUC and the recalls are compared.
     """
 
     damage: str
     parameters: str
     images: int
-    accuracy: Interval
-    auc: Interval
-    recalls: dict[str, Interval]
     failed: list[tuple[str, str]]
+    measures: Measures
 
 
 def measure_robustness(
-    run: EvaluationRun, answers: Answers, undamaged: Row, advance: Callable[[], None] = lambda: None
+    run: EvaluationRun,
+    predictions: Sequence[Prediction],
+    sample: Sample,
+    measures: Measures,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Have the readable images classified under each damage, and measure.
 
     Args:
-        run: the evaluation that `answers` are of.
-        answers: of the images as they are.
-        undamaged: the row that is made of them, which comes first.
+        run: the evaluation that `predictions` are of.
+        predictions: of the images as they are.
+        sample, measures: of these; they make the first row.
         advance: called after each image.
 
     Raises:
         EvaluationError: as `EvaluationRun.classify`.
     """
-    rows = [undamaged]
+    rows = [Row(_UNDAMAGED, "", sample.images, [], measures)]
     for damage in DAMAGES:
         key = f"{damage.name}: {damage.parameters}"
-        sample = collect(run.classify_damaged(answers, key, damage.apply, advance), run.model.labels)
-        rows.append(row(damage.name, damage.parameters, sample, measure(sample)))
+        damaged = collect(run.classify_damaged(predictions, key, damage.apply, advance), run.model.labels)
+        rows.append(Row(damage.name, damage.parameters, damaged.images, damaged.unreadable, measure(damaged)))
     return rows
 
 
-def row(damage: str, parameters: str, sample: Sample, measures: Measures) -> Row:
-    """The figures of one damage that are compared."""
-    failed = [] if damage == UNDAMAGED else sample.unreadable
-    return Row(damage, parameters, sample.images, measures.accuracy, measures.auc, measures.recalls, failed)
-
-
 def robustness_part(rows: Sequence[Row]) -> Part:
-    """A table, the damages in the order of their registry."""
-    labels = list(rows[0].recalls)
-    width = max(len("damage"), *(len(each.damage) for each in rows))
-    heads = [f"recall {label}" for label in labels]
-    lines = ["  ".join([f"{'damage':{width}}  images", *(f"{name + ' (95 % CI)':22}" for name in _COLUMNS), *heads])]
-    for each in rows:
-        measured = [f"{each.accuracy.value:.4f} ({each.accuracy.low:.4f}–{each.accuracy.high:.4f})"]
-        measured.append(f"{each.auc.value:.4f} ({each.auc.low:.4f}–{each.auc.high:.4f})")
-        recalls = [f"{each.recalls[name].value:>{len(head)}.4f}" for name, head in zip(labels, heads, strict=True)]
-        lines.append("  ".join([f"{each.damage:{width}}  {each.images:>6}", *measured, *recalls]))
-    lines += [f"Not measured under {each.damage}: {file}: {error}" for each in rows for file, error in each.failed]
-    figures = [
-        {
-            "damage": each.damage,
-            "parameters": each.parameters,
-            "images": each.images,
-            "failed": [{"file": file, "error": error} for file, error in each.failed],
-            "accuracy": each.accuracy._asdict(),
-            "auc": each.auc._asdict(),
-            "recall": {label: recall._asdict() for label, recall in each.recalls.items()},
-        }
-        for each in rows
-    ]
+    """A table, the damages in the order of `DAMAGES`."""
+    heads = [f"recall {label}" for label in rows[0].measures.recalls]
+    width = max(len("damage"), *(len(row.damage) for row in rows))
+    lines = ["  ".join([f"{'damage':{width}}  images", f"{'accuracy (95 % CI)':22}", f"{'AUC (95 % CI)':22}", *heads])]
+    figures = []
+    for row in rows:
+        accuracy, auc, recalls = row.measures.accuracy, row.measures.auc, row.measures.recalls
+        intervals = [f"{each.value:.4f} ({each.low:.4f}–{each.high:.4f})" for each in (accuracy, auc)]
+        shares = [f"{each.value:>{len(head)}.4f}" for each, head in zip(recalls.values(), heads, strict=True)]
+        lines.append("  ".join([f"{row.damage:{width}}  {row.images:>6}", *intervals, *shares]))
+        figures.append(
+            {
+                "damage": row.damage,
+                "parameters": row.parameters,
+                "images": row.images,
+                "failed": named(row.failed),
+                "accuracy": accuracy._asdict(),
+                "auc": auc._asdict(),
+                "recall": {label: each._asdict() for label, each in recalls.items()},
+            }
+        )
+    lines += [f"Not measured under {row.damage}: {file}: {error}" for row in rows for file, error in row.failed]
     return Part("robustness", figures, "\n".join(lines))
-
-
-def write_robustness(path: Path, rows: Sequence[Row], note: str | None) -> None:
-    """The table as CSV; a note on the weights, where there is one, in a column of its own."""
-    labels = list(rows[0].recalls)
-    ends = ("", "_low", "_high")
-    names = ["accuracy", "auc", *(f"recall {label}" for label in labels)]
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        lines = csv.writer(stream)
-        figures = [name + end for name in names for end in ends]
-        lines.writerow(["damage", "parameters", "images", *figures, *(["note"] if note else [])])
-        for each in rows:
-            intervals = [each.accuracy, each.auc, *(each.recalls[label] for label in labels)]
-            numbers = [number for interval in intervals for number in interval[:3]]
-            lines.writerow([each.damage, each.parameters, each.images, *numbers, *([note] if note else [])])

@@ -1,44 +1,94 @@
-"""Classifies a labelled folder through the server, and goes on where an earlier run stopped."""
+"""Has the served model classify a labelled folder, and goes on where an earlier run stopped."""
 
 from __future__ import annotations
 
-from array import array
+import hashlib
+import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deepfake_client import DeepfakeClient, DeepfakeError, ImageError, Verdict
+from deepfake_client import DeepfakeClient, DeepfakeError, ImageError, ImageLimits, Provenance, Verdict
+from deepfake_client._images import read_encoded
+from deepfake_client.preprocessing import load_image, to_pixels
+from PIL import Image
 
-from .errors import ModelChangedError, UnansweredError
+from . import InputError, ModelChangedError, UnansweredError
 from .folder import LabelledFolder
-from .journal import Journal, open_journal
-from .photo import Damaging, Photo, digest_of
-from .predictions import Prediction
-from .served_model import ServedModel, ask_model
+from .journal import Answer, Journal, open_journal
 
-_NONE = -1
+STAND_IN_NOTE = "STAND-IN WEIGHTS: random, verdicts mean nothing"
+
+_FAILURES_IN_A_ROW = 8  # or as many as are sent at a time; one image alone may be more than the model can take
 
 
-class Answers:
-    """The predictions of one pass over the images, in the folder's order; read from the disk each time."""
+@dataclass(frozen=True)
+class ServedModel:
+    """What answers.
 
-    def __init__(self, journal: Journal, places: array[int]) -> None:
-        self._journal, self._places = journal, places
+    Attributes:
+        name, version: as the server calls it.
+        labels: of its two classes, in their order.
+        provenance: of its weights; None when the server does not say.
+    """
 
-    def __len__(self) -> int:
-        return len(self._places)
+    name: str
+    version: str
+    labels: tuple[str, str]
+    provenance: Provenance | None
 
-    def __iter__(self) -> Iterator[Prediction]:
-        return map(self._journal.read, self._places)
+    @property
+    def weights_note(self) -> str | None:
+        """What every report, table and plot has to say of the weights, where something has to be said."""
+        if self.provenance is None:
+            return "provenance unknown: the server does not say which weights it serves"
+        return STAND_IN_NOTE if self.provenance.stand_in else None
 
-    def readable(self) -> Iterator[tuple[str, str]]:
-        """Path and SHA-256 of each image that has scores."""
-        for place in self._places:
-            digest = self._journal.digest(place)
-            prediction = self._journal.read(place)
-            if digest is not None and prediction.scores is not None:
-                yield prediction.file, digest
+    def describe(self) -> str:
+        """One line: name and version, and where the weights come from."""
+        if self.provenance is None:
+            return f"{self.name} version {self.version}"
+        origin = " ".join(filter(None, [self.provenance.model_id, (self.provenance.revision or "")[:12]]))
+        digest = self.provenance.model_pt_sha256[:12]
+        return f"{self.name} version {self.version}, {origin}, {self.provenance.precision}, sha256 {digest}"
+
+    def by_label(self, scores: Sequence[float]) -> dict[str, float]:
+        """Scores in the order of the classes, as `Verdict.scores` has them."""
+        return dict(zip(self.labels, scores, strict=True))
+
+    def identity(self) -> dict[str, Any]:
+        """What has to be equal for two answers to be of the same model."""
+        digest = None if self.provenance is None else self.provenance.model_pt_sha256
+        return {"name": self.name, "version": self.version, "labels": list(self.labels), "model_pt_sha256": digest}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image of a labelled folder.
+
+    Attributes:
+        file: path below the evaluated folder, with slashes; its first part is the label's folder.
+        scores: probability of each class in the order of the model's labels; None where the image could not be used.
+        error: why it could not; None where there are scores.
+        sha256: of the bytes that were classified, in hexadecimal; None where they could not be read.
+    """
+
+    file: str
+    scores: tuple[float, ...] | None
+    error: str | None = None
+    sha256: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The true label, as the folder tells it."""
+        return self.file.partition("/")[0]
+
+    def predicted(self, labels: Sequence[str]) -> str | None:
+        """The label with the highest score, of two equal ones the first, as the client chooses it."""
+        return None if self.scores is None else labels[self.scores.index(max(self.scores))]
 
 
 class EvaluationRun:
@@ -47,16 +97,17 @@ class EvaluationRun:
     Attributes:
         model: what answers.
         folder: the images.
-        note: what a person should know of earlier answers, or None.
+        notes: what a person should know of earlier answers, and of files that are left out.
     """
 
     def __init__(
         self, client: DeepfakeClient, model: ServedModel, folder: LabelledFolder, journal: Journal, concurrency: int
     ) -> None:
-        self.model, self.folder, self.note = model, folder, journal.note
+        self.model, self.folder = model, folder
+        self.notes = [note for note in (journal.note, folder.left_out_note) if note]
         self._client, self._journal, self._concurrency = client, journal, concurrency
 
-    def classify(self, advance: Callable[[], None] = lambda: None) -> Answers:
+    def classify(self, advance: Callable[[], None] = lambda: None) -> list[Prediction]:
         """Have every file of the folder classified; those that cannot be decoded come with their error.
 
         Args:
@@ -67,118 +118,141 @@ class EvaluationRun:
             ModelChangedError: it began to serve something else; the answers of this pass are forgotten.
             OutputError: an answer could not be written.
         """
-        files = ((file, None) for _, file in self.folder)
-        return self._pass(files, "", None, advance)
+        return self._pass((_Photo(self.folder.path, file) for file in self.folder.files), "", advance)
 
     def classify_damaged(
-        self, answers: Answers, name: str, damaging: Damaging, advance: Callable[[], None] = lambda: None
-    ) -> Answers:
+        self,
+        predictions: Iterable[Prediction],
+        name: str,
+        damaging: Callable[[Image.Image], Image.Image],
+        advance: Callable[[], None] = lambda: None,
+    ) -> list[Prediction]:
         """Have the images that could be read classified once more, damaged.
 
         Args:
-            answers: of `classify`.
+            predictions: of `classify`.
             name: of the damage with its parameters; answers are found again by it.
             damaging: makes of an upright RGB image the damaged one, the same each time.
             advance, and errors: as for `classify`.
         """
-        return self._pass(answers.readable(), name, damaging, advance)
+        readable = (each for each in predictions if each.scores is not None)
+        photos = (_Photo(self.folder.path, each.file, each.sha256, damaging) for each in readable)
+        return self._pass(photos, name, advance)
 
-    def _pass(
-        self,
-        files: Iterable[tuple[str, str | None]],
-        damage: str,
-        damaging: Damaging | None,
-        advance: Callable[[], None],
-    ) -> Answers:
-        places = array("q")
-        waiting: deque[tuple[int, Photo]] = deque()
+    def _pass(self, photos: Iterable[_Photo], damage: str, advance: Callable[[], None]) -> list[Prediction]:
+        predictions: dict[str, Prediction] = {}
+        asked: deque[_Photo] = deque()
 
-        def missing() -> Iterator[Photo]:
-            for file, digest in files:
-                place = self._find(file, digest, damage)
-                places.append(_NONE if place is None else place)
-                if place is None:
-                    photo = Photo(self.folder.path, file, damaging)
-                    waiting.append((len(places) - 1, photo))
+        def missing() -> Iterator[_Photo]:
+            for photo in photos:
+                if self._journal.resumed and photo.sha256 is None:
+                    photo.hash()
+                answer = self._journal.find(damage, photo.sha256)
+                predictions[photo.file] = photo.prediction(answer or "")  # or its place, until there is an answer
+                if answer is None:
+                    asked.append(photo)
                     yield photo
                 else:
                     advance()
 
-        failures = _Failures(self._concurrency)
-        results = self._client.classify_many(missing(), concurrency=self._concurrency, priority="bulk")
-        for result in results:
-            ordinal, photo = waiting.popleft()
-            if isinstance(result, Verdict):
-                self._require_version(result)
-                scores = tuple(result.scores[label] for label in self.model.labels)
-                places[ordinal] = self._journal.append(photo.file, photo.digest, damage, scores, None)
-            elif isinstance(result.error, ImageError):
-                places[ordinal] = self._journal.append(photo.file, photo.digest, damage, None, result.error.reason)
-            failures.count(result)
-            if failures.hopeless:
-                break
+        failures: list[DeepfakeError] = []
+        in_a_row = 0
+        for result in self._client.classify_many(missing(), concurrency=self._concurrency, priority="bulk"):
+            photo = asked.popleft()
+            if not isinstance(result, Verdict) and not isinstance(result.error, ImageError):
+                failures.append(result.error)
+                in_a_row += 1
+                if in_a_row >= max(_FAILURES_IN_A_ROW, self._concurrency):
+                    break  # each was tried again until its deadline, so the server is away
+                continue
+            in_a_row = 0
+            answer = self._scores(result) if isinstance(result, Verdict) else result.error.reason
+            if photo.sha256 is not None:
+                self._journal.append(photo.file, damage, photo.sha256, answer)
+            predictions[photo.file] = photo.prediction(answer)
             advance()
-        if failures.first is None:
-            self._require_same_model()
-        elif self._client.ready():
-            # What failed may have been the server's end, and what is there now another one.
-            with suppress(DeepfakeError):
-                self._require_same_model()
-        failures.require_none(len(places))
-        return Answers(self._journal, places)
+        self._end_pass(failures, len(predictions))
+        return list(predictions.values())
 
-    def _find(self, file: str, digest: str | None, damage: str) -> int | None:
-        if not len(self._journal):
-            return None
-        found = digest or digest_of(self.folder.path / file)
-        return None if found is None else self._journal.find(file, found, damage)
-
-    def _require_version(self, verdict: Verdict) -> None:
+    def _scores(self, verdict: Verdict) -> Answer:
         if verdict.model_version != self.model.version:
             self._journal.roll_back()
             raise ModelChangedError(
                 f"the server began to answer with version {verdict.model_version} in place of {self.model.version}; "
                 "run the command again"
             )
+        return tuple(verdict.scores[label] for label in self.model.labels)
+
+    def _end_pass(self, failures: Sequence[DeepfakeError], images: int) -> None:
+        """Raise where images have no answer, or where weights were exchanged, as they can be under the same version."""
+        if not failures:
+            self._require_same_model()
+            return
+        if self._client.ready():
+            # What failed may have been the server's end, and what is there now another one.
+            with suppress(DeepfakeError):
+                self._require_same_model()
+        others = f" and {len(failures) - 1} more of {images} so far" if len(failures) > 1 else ""
+        raise UnansweredError(
+            f"no answer for {failures[0]}{others}; what was answered is kept, run the same command again to go on"
+        )
 
     def _require_same_model(self) -> None:
-        """Weights can be exchanged under the same version too."""
         if ask_model(self._client).identity() != self.model.identity():
             self._journal.roll_back()
             raise ModelChangedError("the server's weights were exchanged in the middle; run the command again")
-        self._journal.settle()
+        self._journal.keep()
 
 
-class _Failures:
-    """Counts images that have no answer through the server's fault, and not their own; `first` is why, or None."""
+class _Photo:
+    """A file for `DeepfakeClient.classify_many`, read, hashed and damaged where the client decodes, in its threads.
 
-    def __init__(self, concurrency: int) -> None:
-        self._limit = max(8, concurrency)  # one image alone may be more than the model can take
-        self.first: DeepfakeError | None = None
-        self._total = self._in_a_row = 0
+    Undamaged it gives the file's own bytes. Damaged it gives a small PNG of the pixels that the model takes, which
+    neither the client nor the server changes any more.
+    """
 
-    @property
-    def hopeless(self) -> bool:
-        """As many in a row as are sent at a time, or 8: each was tried again until its deadline, so the server is away."""
-        return self._in_a_row >= self._limit
+    def __init__(
+        self,
+        folder: Path,
+        file: str,
+        sha256: str | None = None,
+        damaging: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> None:
+        self.name = str(folder / file)  # as errors show it
+        self.file, self.sha256 = file, sha256
+        self._damaging = damaging
+        self._given = False
 
-    def count(self, result: object) -> None:
-        """Take one result into account."""
-        error = getattr(result, "error", None)
-        if isinstance(error, DeepfakeError) and not isinstance(error, ImageError):
-            self.first = self.first or error
-            self._total += 1
-            self._in_a_row += 1
-        else:
-            self._in_a_row = 0
+    def read(self, size: int = -1) -> bytes:  # noqa: ARG002 - all at once, which is never more than the limit
+        """The encoded image the first time, then nothing.
 
-    def require_none(self, images: int) -> None:
-        """Raise `UnansweredError` where there are any."""
-        if self.first is not None:
-            others = f" and {self._total - 1} more of {images} so far" if self._total > 1 else ""
-            raise UnansweredError(
-                f"no answer for {self.first}{others}; what was answered is kept, run the same command again to go on"
-            )
+        Raises:
+            ImageError: it cannot be read or, where it is to be damaged, not decoded.
+        """
+        if self._given:
+            return b""
+        self._given = True
+        data = self._encoded()
+        if self._damaging is None:
+            return data
+        png = io.BytesIO()
+        Image.fromarray(to_pixels(self._damaging(load_image(data)))).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+    def hash(self) -> None:
+        """Tell the digest without classifying; None stays for a file that cannot be read."""
+        with suppress(ImageError):
+            self._encoded()
+
+    def _encoded(self) -> bytes:
+        self.sha256 = None
+        data = read_encoded(self.name, ImageLimits().max_bytes)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        return data
+
+    def prediction(self, answer: Answer) -> Prediction:
+        scores, error = (None, answer) if isinstance(answer, str) else (answer, None)
+        return Prediction(self.file, scores, error, self.sha256)
 
 
 @contextmanager
@@ -200,3 +274,16 @@ def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency
     folder = LabelledFolder(images, model.labels)
     with open_journal(answers, model.identity()) as journal:
         yield EvaluationRun(client, model, folder, journal, concurrency)
+
+
+def ask_model(client: DeepfakeClient) -> ServedModel:
+    """The model behind `client`.
+
+    Raises:
+        InputError: it has not two classes.
+        DeepfakeError: the server does not answer.
+    """
+    info = client.model_info()
+    if len(info.labels) != 2:
+        raise InputError(f"{info.name}: has {len(info.labels)} classes; only a model of two can be evaluated")
+    return ServedModel(info.name, info.version, (info.labels[0], info.labels[1]), client.provenance(info.version))

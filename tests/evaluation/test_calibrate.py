@@ -13,27 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from deepfake_cli.app import deepfake as command_group
 from deepfake_client import DecisionPolicy, DeepfakeClient, PolicyMismatchError, Verdict
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_evaluation.error_bounds import allowed_errors
+from deepfake_evaluation.intervals import allowed_errors
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
 from tests.support.checkpoints import LABELS
+from tests.support.commands import deepfake
 from tests.support.exports import exported_files
 from tests.support.servers import running
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 0.2
-
-
-def deepfake(*arguments: str | Path | float) -> Result:
-    """The command, run in this process, which has imported all that it needs."""
-    return CliRunner().invoke(command_group, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +212,7 @@ def stand_in(trained_repository: Path, tmp_path_factory: pytest.TempPathFactory)
         yield server
 
 
+@pytest.mark.slow
 def test_stand_in_weights_are_named_in_the_policy_and_above_the_report(
     stand_in: EmbeddedTriton, doubtful_faces: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +223,7 @@ def test_stand_in_weights_are_named_in_the_policy_and_above_the_report(
     assert DecisionPolicy.load(tmp_path / "policy.json").stand_in
 
 
+@pytest.mark.slow
 def test_a_policy_for_other_weights_ends_every_command_in_a_line(
     calibrated, stand_in: EmbeddedTriton, doubtful_faces: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from deepfake_cli import connection as module
 from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
 from deepfake_evaluation.measures import Sample
@@ -20,7 +21,7 @@ from deepfake_evaluation.report import unreadable
 from PIL import Image
 
 from tests.support.checkpoints import LABELS
-from tests.support.commands import Run, contents, evaluate
+from tests.support.commands import contents, evaluate
 from tests.support.pictures import encoded, photo_like
 
 PROVENANCE = {
@@ -34,7 +35,7 @@ PROVENANCE = {
 STAND_IN = "STAND-IN WEIGHTS: random, verdicts mean nothing"
 UNKNOWN = "provenance unknown: the server does not say which weights it serves"
 
-Evaluate = Callable[..., Run]
+Evaluate = Callable[..., Result]
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def faces(tmp_path: Path) -> Path:
 def evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     """Runs the command against a fake server that takes dark images for deepfakes; results go to `results`."""
 
-    def run(folder: Path, *arguments: Any, **options: Any) -> Run:
+    def run(folder: Path, *arguments: Any, **options: Any) -> Result:
         def darkness(pixels: Any) -> list[float]:
             return [1 - pixels.mean() / 255, pixels.mean() / 255]
 
@@ -64,9 +65,9 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     return run
 
 
-def refused(run: Run) -> str:
+def refused(run: Result) -> str:
     """The one line of a command that refused its input."""
-    assert (run.status, run.stdout) == (2, "")
+    assert (run.exit_code, run.stdout) == (2, "")
     assert run.stderr.count("\n") == 1
     return run.stderr
 
@@ -127,7 +128,7 @@ def test_a_model_with_three_classes(evaluated: Evaluate, faces: Path) -> None:
 
 def test_a_server_that_is_away(faces: Path, tmp_path: Path) -> None:
     run = evaluate(faces, "--url", "grpc://127.0.0.1:9", "--output", tmp_path / "results")
-    assert (run.status, run.stdout) == (1, "")
+    assert (run.exit_code, run.stdout) == (1, "")
     assert run.stderr.endswith("no server answers there, or it is not ready; start one with `deepfake serve`\n")
     assert not (tmp_path / "results").exists()
 
@@ -138,7 +139,7 @@ def test_files_beside_the_label_folders_are_named_and_left_out(
     (faces / "README.md").write_text("about these faces")
     (faces / "Deepfake" / "more").symlink_to(faces / "Real one")
     run = evaluated(faces)
-    assert run.status == 0
+    assert run.exit_code == 0
     assert run.stderr == (
         f"{faces}: left out, for they lie in no label's folder or are links to folders: README.md, Deepfake/more\n"
     )
@@ -153,7 +154,7 @@ def test_files_beside_the_label_folders_are_named_and_left_out(
 def test_an_image_that_cannot_be_damaged_is_named_and_counted(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
     Image.new("RGB", (66_000, 4)).save(faces / "Deepfake" / "wide.png")  # wider than a JPEG can be
     run = evaluated(faces, "--robustness")
-    assert run.status == 1
+    assert run.exit_code == 1
     assert "Not measured under JPEG 95: Deepfake/wide.png: " in run.stdout
     rows = json.loads((tmp_path / "results" / "report.json").read_text())["robustness"]
     by_damage = {each["damage"]: each for each in rows}
@@ -164,13 +165,13 @@ def test_an_image_that_cannot_be_damaged_is_named_and_counted(evaluated: Evaluat
 
 
 def test_a_policy_that_is_refused_costs_no_answer(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
-    assert evaluated(faces).status == 0
+    assert evaluated(faces).exit_code == 0
     answers = tmp_path / "results" / "answers.jsonl"
     before = answers.read_text()
     other = {"provenance": {**PROVENANCE, "model_pt_sha256": "ee" * 32}}
     DecisionPolicy(1.0, 0.9, 0.1, model_pt_sha256="cd" * 32).save(tmp_path / "policy.json")
     run = evaluated(faces, "--policy", tmp_path / "policy.json", **other)
-    assert run.status != 0
+    assert run.exit_code != 0
     assert answers.read_text() == before
 
 
@@ -186,7 +187,7 @@ def test_unreadable_files_are_listed_and_counted_and_in_no_figure(
     (faces / "Real one" / "cut\x1b[31m.jpg").write_bytes(encoded(photo_like(300, 300, 1), "JPEG")[:3000])
     (faces / "Real one" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
     run = evaluated(faces)
-    assert run.status == 1
+    assert run.exit_code == 1
     assert "Unreadable, and in no figure: 3 of 15 files" in run.stdout
     assert "Deepfake/text.jpg: not an image" in run.stdout
     assert "truncated JPEG" in run.stdout
@@ -219,7 +220,7 @@ def test_stand_in_and_unknown_weights_are_named_in_everything(
 
     monkeypatch.setattr(robustness, "DAMAGES", robustness.DAMAGES[:2])
     run = evaluated(faces, "--robustness", provenance=provenance)
-    assert run.status == 0
+    assert run.exit_code == 0
     assert run.stdout.startswith(f"{note}\n")
     results = contents(tmp_path / "results")
     assert json.loads(results["report.json"])["weights_note"] == note
@@ -240,7 +241,7 @@ def test_two_images_and_equal_scores_are_enough_for_every_plot(
     for label in LABELS:
         for path in sorted((faces / label).iterdir())[1:]:
             path.unlink()
-    assert evaluated(faces, probabilities=[0.5, 0.5]).status == 0
+    assert evaluated(faces, probabilities=[0.5, 0.5]).exit_code == 0
     assert len(list((tmp_path / "results").glob("*.png"))) == 5
 
 
@@ -255,9 +256,9 @@ def test_results_of_an_earlier_run_stay_whole_when_new_ones_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deepfake_evaluation.results.plot_scores", full)
+        patch.setattr("deepfake_evaluation.plots.plot_scores", full)
         run = evaluated(faces)
-    assert (run.status, run.stdout) == (1, "")
+    assert (run.exit_code, run.stdout) == (1, "")
     assert "cannot be written (No space left on device); the results there are unchanged" in run.stderr
     assert contents(tmp_path / "results") == before
 

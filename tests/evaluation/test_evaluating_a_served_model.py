@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_evaluation.damages import DAMAGES
+from deepfake_evaluation.robustness import DAMAGES
 from PIL import Image
 from sklearn.metrics import average_precision_score, classification_report, confusion_matrix, roc_auc_score
 from transformers import AutoImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
 from tests.support.checkpoints import LABELS
-from tests.support.commands import Run, evaluate
+from tests.support.commands import evaluate
 
 PLOTS = {"confusion_matrix.png", "roc.png", "precision_recall.png", "reliability.png", "scores.png"}
 
@@ -29,13 +30,13 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(trained_triton: EmbeddedTriton, labelled_faces: Path, output: Path) -> Run:
+def run(trained_triton: EmbeddedTriton, labelled_faces: Path, output: Path) -> Result:
     """One evaluation, which the tests look at."""
     return evaluate(labelled_faces, "--url", trained_triton.grpc_url, "--output", output)
 
 
 @pytest.fixture(scope="module")
-def report(run: Run, output: Path) -> dict:
+def report(run: Result, output: Path) -> dict:
     assert run.stderr == ""
     return json.loads((output / "report.json").read_text())
 
@@ -67,14 +68,14 @@ def expected(reference: Reference) -> np.ndarray:
     return reference.probabilities()
 
 
-def test_a_model_that_has_learned_to_tell_them_apart_reaches_95_percent(run: Run, report: dict) -> None:
-    assert run.status == 0
+def test_a_model_that_has_learned_to_tell_them_apart_reaches_95_percent(run: Result, report: dict) -> None:
+    assert run.exit_code == 0
     assert report["classification"]["accuracy"]["value"] > 0.95
     assert report["images"] == {"measured": 80, "by_label": {"Deepfake": 40, "Real one": 40}}
 
 
 def test_the_printed_report_is_scikit_learns_on_the_outputs_of_transformers(
-    run: Run, reference: Reference, expected: np.ndarray
+    run: Result, reference: Reference, expected: np.ndarray
 ) -> None:
     table = classification_report(reference.truth, expected.argmax(1), target_names=LABELS, digits=4)
     assert table in run.stdout
@@ -108,11 +109,12 @@ def test_the_calibration_error_is_that_of_the_outputs_of_transformers(
     assert report["classification"]["reliability"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_robustness_table_is_scikit_learns_on_damaged_images_in_transformers(
     trained_triton: EmbeddedTriton, trained: Path, few_faces: Path, tmp_path: Path
 ) -> None:
     run = evaluate(few_faces, "--url", trained_triton.http_url, "--output", tmp_path, "--robustness")
-    assert (run.status, run.stderr) == (0, "")
+    assert (run.exit_code, run.stderr) == (0, "")
     reference = Reference(trained, few_faces)
     rows = {row["damage"]: row for row in json.loads((tmp_path / "report.json").read_text())["robustness"]}
     assert list(rows) == ["none", *(damage.name for damage in DAMAGES)]
@@ -130,7 +132,7 @@ def test_the_robustness_table_is_scikit_learns_on_damaged_images_in_transformers
     require_table(run, tmp_path, list(rows.values()))
 
 
-def require_table(run: Run, output: Path, rows: list[dict]) -> None:
+def require_table(run: Result, output: Path, rows: list[dict]) -> None:
     """The same is printed, written and drawn."""
     with (output / "robustness.csv").open(newline="") as stream:
         written = list(csv.DictReader(stream))
@@ -162,8 +164,8 @@ def test_predictions_have_a_row_for_each_file_with_the_scores_of_transformers(
         np.testing.assert_allclose([float(row[label]) for label in LABELS], scores, atol=1e-5, rtol=0)
 
 
-def test_each_plot_is_a_picture_and_says_nothing_of_stand_in_weights(run: Run, output: Path) -> None:
-    assert run.status == 0
+def test_each_plot_is_a_picture_and_says_nothing_of_stand_in_weights(run: Result, output: Path) -> None:
+    assert run.exit_code == 0
     assert {path.name for path in output.glob("*.png")} == PLOTS
     for name in PLOTS:
         with Image.open(output / name) as image:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deepfake_evaluation.damages import DAMAGES
 from deepfake_evaluation.intervals import area_under_roc, proportion
-from deepfake_evaluation.reliability import reliability
+from deepfake_evaluation.measures import reliability
+from deepfake_evaluation.robustness import DAMAGES
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 

@@ -10,6 +10,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,9 +19,10 @@ from pathlib import Path
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from tests.support.commands import COMMAND, contents, evaluate
+from tests.support.commands import contents, evaluate
 from tests.support.inference_proxy import InferenceProxy
 
+COMMAND = [sys.executable, "-m", "deepfake_cli", "evaluate"]
 IMAGES = 24
 HALF = 12
 DEADLINE_SECONDS = 120
@@ -34,7 +36,7 @@ def uninterrupted(
     """The results of an evaluation in one go."""
     output = tmp_path_factory.mktemp("uninterrupted")
     run = evaluate(few_faces, "--url", trained_triton.grpc_url, "--output", output, *ONE_BY_ONE)
-    assert (run.status, run.stderr) == (0, "")
+    assert (run.exit_code, run.stderr) == (0, "")
     return contents(output)
 
 
@@ -61,7 +63,7 @@ def go_on(proxy: InferenceProxy, faces: Path, output: Path) -> int:
     """Run the evaluation to its end; how many images the server was sent."""
     proxy.limit, proxy.images = None, 0
     run = evaluate(faces, "--url", proxy.url, "--output", output, *ONE_BY_ONE)
-    assert run.status == 0, run.stderr
+    assert run.exit_code == 0, run.stderr
     assert "answers of this model; images that are unchanged are not asked for again" in run.stderr
     return proxy.images
 
@@ -73,6 +75,7 @@ def read_all(terminal: int, shown: bytearray) -> None:
             shown += chunk
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_at_half_goes_on_and_repeats_no_request(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -86,6 +89,7 @@ def test_one_that_was_killed_at_half_goes_on_and_repeats_no_request(
     assert contents(output) == uninterrupted
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_bar_shows_how_far_it_is(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -118,7 +122,7 @@ def test_a_server_that_goes_away_ends_it_with_a_sentence_and_it_goes_on_later(
     with InferenceProxy(trained_triton.http_url) as proxy:
         proxy.limit = HALF
         run = evaluate(few_faces, "--url", proxy.url, "--output", output, *ONE_BY_ONE, "--timeout", 2)
-        assert (run.status, run.stdout) == (1, "")
+        assert (run.exit_code, run.stdout) == (1, "")
         assert run.stderr.count("\n") == 1
         assert "the server is not ready" in run.stderr
         assert "what was answered is kept, run the same command again to go on" in run.stderr
@@ -129,6 +133,7 @@ def test_a_server_that_goes_away_ends_it_with_a_sentence_and_it_goes_on_later(
     assert contents(output) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_with_a_sentence_and_it_goes_on_later(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -158,7 +163,7 @@ def test_robustness_asked_for_later_only_asks_for_the_damaged_images(
         evaluate(*arguments)
         assert proxy.images == IMAGES
         run = evaluate(*arguments, "--robustness")
-        assert run.status == 0
+        assert run.exit_code == 0
         assert proxy.images == 2 * IMAGES
         assert (tmp_path / "robustness.png").exists()
         # And what is not measured this time is not left lying beside what is.

@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from deepfake_cli.app import deepfake as command_group
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
-from deepfake_deploy.export import checkpoint as export_checkpoint
-from deepfake_evaluation.card import open_reference
-from deepfake_evaluation.errors import InputError, NoReferenceError
-from deepfake_evaluation.parity import compare
-from deepfake_evaluation.predictions import Prediction
-from deepfake_evaluation.reference import open_comparison
+from deepfake_evaluation import InputError, NoReferenceError
+from deepfake_evaluation.reference import Comparison, compare, open_reference, reference_of, reference_part
 from deepfake_evaluation.report import Part
-from deepfake_evaluation.run import open_run
-from deepfake_evaluation.served_model import ServedModel, ask_model
+from deepfake_evaluation.run import Prediction, ServedModel, ask_model, open_run
 from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, SiglipForImageClassification
 
 from tests.support.checkpoints import LABELS, make_checkpoint
+from tests.support.commands import deepfake
 from tests.support.exports import SilentProgress, exported_files
 from tests.support.hub import COMMIT, fake_hub
 from tests.support.pictures import encoded, photo_like, save_varied
 from tests.support.servers import running
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PARITY_IMAGES = 300
-
-
-def deepfake(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command_group, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three hundred images of many formats, sizes and modes, in the folders of the labels as it falls."""
+    """Fifty images of many formats, sizes and modes, in the folders of the labels as it falls. Not to be changed."""
     folder = tmp_path_factory.mktemp("varied")
     for label in LABELS:
         (folder / label).mkdir()
     for number, file in enumerate(save_varied(folder)):
         file.rename(folder / LABELS[number % 2] / file.name)
-    formats = [("JPEG", "RGB"), ("PNG", "RGB"), ("WEBP", "RGB"), ("JPEG", "L"), ("PNG", "P"), ("JPEG", "CMYK")]
-    for number in range(PARITY_IMAGES - 50):
-        format_name, mode = formats[number % len(formats)]
-        image = photo_like(60 + 13 * number % 500, 60 + 29 * number % 400, 1000 + number, mode)
-        (folder / LABELS[number % 2] / f"{number}.{format_name.lower()}").write_bytes(encoded(image, format_name))
     return folder
 
 
@@ -72,7 +59,7 @@ def card(folder: Path, path: Path) -> list[float]:
 
 
 def test_the_reference_is_what_the_card_does(checkpoint: Path, varied: Path) -> None:
-    names = ("turned-6.jpg", "turned-3.png", "alpha-1.png", "mode-I-16.png", "cmyk.jpg", "8.webp")
+    names = ("turned-6.jpg", "turned-3.png", "alpha-1.png", "mode-I-16.png", "cmyk.jpg")
     files = [file for name in names for file in varied.rglob(name)]
     assert len(files) == len(names)
     with open_reference(str(checkpoint), None, LABELS, SilentProgress()) as reference:
@@ -80,20 +67,28 @@ def test_the_reference_is_what_the_card_does(checkpoint: Path, varied: Path) -> 
             np.testing.assert_allclose(reference.probabilities(file), card(checkpoint, file), atol=1e-6)
 
 
-def test_three_hundred_images_get_the_cards_probabilities_in_fp32(
-    triton: EmbeddedTriton, checkpoint: Path, varied: Path, tmp_path: Path
+@pytest.mark.parametrize("images", [50, pytest.param(300, marks=pytest.mark.slow)])
+def test_images_get_the_cards_probabilities_in_fp32(
+    triton: EmbeddedTriton, checkpoint: Path, varied: Path, tmp_path: Path, images: int
 ) -> None:
-    run = deepfake("evaluate", varied, "--url", triton.grpc_url, "--output", tmp_path, "--reference-model", checkpoint)
+    folder = Path(shutil.copytree(varied, tmp_path / "images"))
+    formats = [("JPEG", "RGB"), ("PNG", "RGB"), ("WEBP", "RGB"), ("JPEG", "L"), ("PNG", "P"), ("JPEG", "CMYK")]
+    for number in range(images - 50):
+        format_name, mode = formats[number % len(formats)]
+        image = photo_like(60 + 13 * number % 500, 60 + 29 * number % 400, 1000 + number, mode)
+        (folder / LABELS[number % 2] / f"{number}.{format_name.lower()}").write_bytes(encoded(image, format_name))
+    output = tmp_path / "out"
+    run = deepfake("evaluate", folder, "--url", triton.grpc_url, "--output", output, "--reference-model", checkpoint)
     assert run.exit_code == 0, run.stderr
-    found = json.loads((tmp_path / "report.json").read_text())["reference"]
-    assert found["images"] == PARITY_IMAGES
+    found = json.loads((output / "report.json").read_text())["reference"]
+    assert found["images"] == images
     assert found["unread"] == []
     assert found["mean_probability_difference"] < found["max_probability_difference"] < 1e-5
     assert found["labels_changed"]["count"] == 0
     assert found["same_weights"] is True
     assert (found["model_id"], found["precision"], found["server_precision"]) == (str(checkpoint), "fp32", "fp32")
-    assert f"{PARITY_IMAGES} images, max |Δprobability|" in run.stdout
-    assert "Labels changed: 0 of 300" in run.stdout
+    assert f"{images} images, max |Δprobability|" in run.stdout
+    assert f"Labels changed: 0 of {images}" in run.stdout
     assert "other weights" not in run.stdout
 
 
@@ -109,6 +104,7 @@ def in_half_precision(
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "precision", "least", "most"), [("1", "bf16", 1e-5, 0.02), ("2", "fp16", 1e-6, 0.004)]
 )
@@ -116,7 +112,6 @@ def test_half_precision_tells_what_it_costs(
     in_half_precision: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path,
     version: str, precision: str, least: float, most: float,
 ) -> None:  # fmt: skip
-    """On a small model; what bf16 costs at full size is in loadtests/results/parity.txt."""
     client = DeepfakeClient(in_half_precision.grpc_url, model_version=version)
     part = measured(client, labelled_faces, checkpoint, tmp_path)
     assert f"the server runs {precision}" in part.text
@@ -128,14 +123,14 @@ def test_half_precision_tells_what_it_costs(
     assert (changed["max_distance_from_half"] or 0) < part.figures["max_probability_difference"]
 
 
-def measured(client: DeepfakeClient, folder: Path, reference: Path, working: Path) -> Part:
+def measured(client: DeepfakeClient, folder: Path, named: Path, working: Path) -> Part:
     """The comparison as `deepfake evaluate` makes it, without the rest of the report."""
     with (
         client,
         open_run(client, folder, working / "answers.jsonl") as run,
-        open_comparison(run.model, str(reference), SilentProgress()) as comparison,
+        open_reference(str(named), None, run.model.labels, SilentProgress()) as reference,
     ):
-        return comparison.measure(run.classify(), folder)
+        return reference_part(run.model, reference, compare(run.classify(), folder, reference.probabilities))
 
 
 def test_every_label_that_differs_is_listed_with_both_scores(
@@ -166,7 +161,13 @@ def test_every_label_that_differs_is_listed_with_both_scores(
 
 
 def prediction(name: str, deepfake: float) -> Prediction:
-    return Prediction(f"Deepfake/{name}", "Deepfake", (deepfake, 1 - deepfake), None)
+    return Prediction(f"Deepfake/{name}", (deepfake, 1 - deepfake))
+
+
+def part_of(comparison: Comparison) -> Part:
+    """What the report says of a comparison with a reference that is not looked at."""
+    reference = SimpleNamespace(model_id="x", revision=None, weights_sha256={}, processor=None)
+    return reference_part(ServedModel("m", "1", tuple(LABELS), None), reference, comparison)
 
 
 def test_the_figures_of_a_comparison() -> None:
@@ -175,7 +176,7 @@ def test_the_figures_of_a_comparison() -> None:
         prediction("near", 0.52),
         prediction("broken", 0.3),
         prediction("strange", 0.3),
-        Prediction("Deepfake/text.jpg", "Deepfake", None, "not an image"),
+        Prediction("Deepfake/text.jpg", None, "not an image"),
     ]
     answers = {"same": (0.9, 0.1), "near": (0.48, 0.52), "strange": (float("nan"), float("nan"))}
 
@@ -185,30 +186,34 @@ def test_the_figures_of_a_comparison() -> None:
         return answers[path.name]
 
     advanced: list[None] = []
-    parity = compare(predictions, LABELS, Path("x"), reference, lambda: advanced.append(None))
+    part = part_of(compare(predictions, Path("x"), reference, lambda: advanced.append(None)))
     assert len(advanced) == 5
-    assert (parity.images, [file for file, _ in parity.unread]) == (2, ["Deepfake/broken", "Deepfake/strange"])
-    assert parity.unread[0][1] == "truncated file"
-    assert parity.max_difference == pytest.approx(0.04)
-    assert parity.mean_difference == pytest.approx(0.02)
-    assert [(each.file, each.distance_from_half) for each in parity.changes] == [("Deepfake/near", pytest.approx(0.02))]
-    text = "\n".join(parity.lines())
-    assert "Deepfake/near: server Deepfake 0.5200, transformers Real one 0.5200" in text
-    assert "at most 0.0200 from one half" in text
-    assert "not compared: 2" in text
+    assert part.figures["images"] == 2
+    assert part.figures["unread"] == [
+        {"file": "Deepfake/broken", "error": "truncated file"},
+        {"file": "Deepfake/strange", "error": "its probabilities are not finite"},
+    ]
+    assert part.figures["max_probability_difference"] == pytest.approx(0.04)
+    assert part.figures["mean_probability_difference"] == pytest.approx(0.02)
+    changed = part.figures["labels_changed"]
+    assert [each["file"] for each in changed["files"]] == ["Deepfake/near"]
+    assert changed["max_distance_from_half"] == pytest.approx(0.02)
+    assert "Deepfake/near: server Deepfake 0.5200, transformers Real one 0.5200" in part.text
+    assert "at most 0.0200 from one half" in part.text
+    assert "not compared: 2" in part.text
 
 
 def test_a_comparison_of_nothing_is_no_error() -> None:
-    parity = compare([], LABELS, Path("x"), lambda _: (1.0, 0.0))
-    assert parity.lines() == ["No image was compared."]
-    assert parity.figures()["labels_changed"]["share"] is None
+    part = part_of(compare([], Path("x"), lambda _: (1.0, 0.0)))
+    assert part.text.endswith("\nNo image was compared.")
+    assert part.figures["labels_changed"]["share"] is None
 
 
 def test_a_long_list_is_cut_for_the_person_and_not_in_the_report() -> None:
-    parity = compare([prediction(str(number), 0.6) for number in range(50)], LABELS, Path("x"), lambda _: (0.4, 0.6))
-    assert len(parity.figures()["labels_changed"]["files"]) == 50
-    assert len(parity.lines()) == 23
-    assert "30 more" in parity.lines()[-1]
+    part = part_of(compare([prediction(str(number), 0.6) for number in range(50)], Path("x"), lambda _: (0.4, 0.6)))
+    assert len(part.figures["labels_changed"]["files"]) == 50
+    assert part.text.count("Deepfake/") == 20
+    assert part.text.endswith("… and 30 more, see report.json")
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +227,7 @@ def from_the_hub(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield server
 
 
+@pytest.mark.slow
 def test_the_reference_is_fetched_at_the_revision_that_the_server_names(
     from_the_hub: EmbeddedTriton, checkpoint: Path, labelled_faces: Path, tmp_path: Path
 ) -> None:
@@ -262,38 +268,62 @@ def test_a_reference_that_cannot_be_had_is_told_before_the_images_are_classified
 def served(client: DeepfakeClient, **changes: object) -> ServedModel:
     """The served model, with fields of its provenance changed."""
     model = ask_model(client)
-    assert model.provenance is not None
-    values = {name: changes.get(name, getattr(model.provenance, name)) for name in model.provenance.__slots__}
-    return ServedModel(model.name, model.version, model.labels, type(model.provenance)(**values))
+    return dataclasses.replace(model, provenance=dataclasses.replace(model.provenance, **changes))
 
 
-def test_a_stand_in_is_made_again(
-    triton: EmbeddedTriton, labelled_faces: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stand_in_is_made_again(triton: EmbeddedTriton, labelled_faces: Path) -> None:
     """Of full size it would take a minute here, so a small one is made in its place."""
-    monkeypatch.setattr(
-        export_checkpoint, "write_stand_in", lambda folder, labels: make_checkpoint(folder, labels=labels)
-    )
+
+    def write_stand_in(folder: Path, labels: list[str]) -> None:
+        make_checkpoint(folder, labels=labels)
+
     with DeepfakeClient(triton.grpc_url) as client:
         model = served(client, weights="stand-in", model_id="stand-in")
+        assert reference_of(model) == ("stand-in", None)
         file = next(filter(Path.is_file, labelled_faces.rglob("*")))
-        answer = Prediction(
-            file.relative_to(labelled_faces).as_posix(), LABELS[0], tuple(client.classify(file).scores.values()), None
-        )
-    with open_comparison(model, None, SilentProgress()) as comparison:
-        part = comparison.measure([answer], labelled_faces)
-    assert part.figures["model_id"] == "stand-in"
-    assert part.figures["max_probability_difference"] < 1e-5
+        scores = tuple(client.classify(file).scores.values())
+    with open_reference("stand-in", None, LABELS, SilentProgress(), write_stand_in) as reference:
+        assert (reference.model_id, reference.revision) == ("stand-in", None)
+        assert reference.probabilities(file) == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_server_that_does_not_tell_its_weights_needs_a_name(triton: EmbeddedTriton) -> None:
     with DeepfakeClient(triton.grpc_url) as client:
         model = ask_model(client)
-    unknown = ServedModel(model.name, model.version, model.labels, None)
-    with pytest.raises(InputError, match="--reference-model"), open_comparison(unknown, None, SilentProgress()):
+    with pytest.raises(InputError, match="--reference-model"):
+        reference_of(dataclasses.replace(model, provenance=None))
+
+
+def replace_weights(folder: Path) -> None:
+    """By weights of which some are missing."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: each for name, each in tensors.items() if "classifier" not in name}, folder / "model.safetensors")
+
+
+def pickle_weights(folder: Path) -> None:
+    """By a file that runs code when it is loaded."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (replace_weights, "weights are missing from it: classifier."),
+        (pickle_weights, "cannot load it: OSError: Error no file named model.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load it: Safetensor"),
+        (lambda folder: (folder / "config.json").unlink(), "cannot load it: "),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_loaded_is_told_in_a_line(
+    checkpoint: Path, tmp_path: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "spoilt"))
+    spoil(folder)
+    with pytest.raises(NoReferenceError) as raised, open_reference(str(folder), None, LABELS, SilentProgress()):
         pass
-    with pytest.raises(NoReferenceError, match="no such folder"), open_comparison(unknown, "x", SilentProgress()):
-        pass
+    assert str(raised.value).startswith(f"no reference: {folder}: ")
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_an_empty_name_is_wrong_usage(labelled_faces: Path) -> None:

@@ -1,38 +1,22 @@
-"""`deepfake evaluate` in this process, which has imported what it needs, and as a process of its own."""
+"""The command line in this process, which has imported what it needs."""
 
 from __future__ import annotations
 
-import io
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepfake_cli.app import deepfake
-
-COMMAND = [sys.executable, "-m", "deepfake_cli", "evaluate"]
-
-
-@dataclass
-class Run:
-    """How a command ended."""
-
-    status: int
-    stdout: str
-    stderr: str
+from click.testing import CliRunner, Result
+from deepfake_cli.app import deepfake as command_group
 
 
-def evaluate(*arguments: Any) -> Run:
-    """Run the command in this process; its status is the one the process would have."""
-    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    status: Any = None
-    with redirect_stdout(stdout), redirect_stderr(stderr):
-        try:
-            deepfake.main(["evaluate", *map(str, arguments)], standalone_mode=False)
-        except SystemExit as end:
-            status = end.code
-    return Run(int(status or 0), *(stream.buffer.getvalue().decode() for stream in (stdout, stderr)))
+def deepfake(*arguments: Any) -> Result:
+    """Run a command; `exit_code`, `stdout` and `stderr` are those of the process that it would be."""
+    return CliRunner().invoke(command_group, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def evaluate(*arguments: Any) -> Result:
+    """Run `deepfake evaluate`."""
+    return deepfake("evaluate", *arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

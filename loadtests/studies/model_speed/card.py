@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from deepfake_evaluation.card import open_reference
+from deepfake_evaluation.reference import open_reference
 from PIL import Image
 
 from loadtests.traffic.pool import PixelPool

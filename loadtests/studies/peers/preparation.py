@@ -21,7 +21,7 @@ from deepfake_deploy.export import (
 )
 from deepfake_deploy.export.checkpoint import Checkpoint, open_checkpoint, sha256_of, weight_files
 from deepfake_deploy.export.contract import read_labels
-from deepfake_evaluation.card import open_reference
+from deepfake_evaluation.reference import open_reference
 from PIL import Image
 
 from loadtests.studies.model_speed.silence import Silent

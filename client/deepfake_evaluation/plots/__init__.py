@@ -1,1 +1,0 @@
-"""The pictures of an evaluation, as PNG files. Each says on how many images and on which model it rests."""
