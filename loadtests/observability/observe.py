@@ -13,7 +13,7 @@ from deepfake_cli.demo_weights import prepare_weights
 from deepfake_cli.here import deepfake_command
 from deepfake_cli.progress import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-from deepfake_deploy.embedded.accelerator import cuda_device_count
+from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from .api import PrometheusError

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.command import server_environment
-from deepfake_deploy.embedded.cpu_limit import usable_cpus
+from deepfake_deploy.embedded.installation import usable_cpus
 from deepfake_deploy.embedded.installation import find_installation
 
 

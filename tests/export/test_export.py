@@ -61,7 +61,7 @@ def test_half_precision_halves_the_file(repository: Path, checkpoint: Path, empt
 def test_the_residual_stream_is_contiguous_in_every_layer(checkpoint: Path) -> None:
     from deepfake_deploy.export.checkpoint import Checkpoint, load_model
     from deepfake_deploy.export.contract import check_preprocessing
-    from deepfake_deploy.export.graph import ClassifierGraph
+    from deepfake_deploy.export.torchscript import ClassifierGraph
 
     model = load_model(Checkpoint("small", None, checkpoint, "checkpoint"))
     graph = ClassifierGraph(model, check_preprocessing(checkpoint), Precision.FP32)
@@ -80,7 +80,7 @@ def test_an_export_is_the_same_at_every_run(checkpoint: Path, empty_repository: 
 
 
 def test_auto_takes_the_fastest_format_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepfake_deploy.export.precision import best_precision
+    from deepfake_deploy.export.torchscript import best_precision
 
     def machine(*, cuda: bool, **capabilities: bool) -> Precision:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from .errors import ExportError
+from .reporting import ExportError
 
 MODEL_NAME = "deepfake_vs_real"
 ARCHITECTURE = "SiglipForImageClassification"

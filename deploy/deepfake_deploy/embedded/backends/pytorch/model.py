@@ -15,8 +15,7 @@ from typing import Any
 import torch
 import triton_python_backend_utils as pb_utils
 from deepfake_deploy.embedded import libtorch_rules as rules
-from deepfake_deploy.embedded.allocator import keep_freed_memory
-from deepfake_deploy.embedded.cpu_limit import usable_cpus
+from deepfake_deploy.embedded.installation import usable_cpus
 
 
 class TritonPythonModel:
@@ -34,7 +33,6 @@ class TritonPythonModel:
         self._inference_mode = rules.boolean_parameter(parameters, "INFERENCE_MODE", True)
         self._optimized = not rules.boolean_parameter(parameters, "DISABLE_OPTIMIZED_EXECUTION", False)
         torch.backends.cudnn.enabled = not rules.boolean_parameter(parameters, "DISABLE_CUDNN", False)
-        keep_freed_memory()
         if (threads := rules.integer_parameter(parameters, "INTRA_OP_THREAD_COUNT")) is not None and threads > 0:
             torch.set_num_threads(threads)
         elif "OMP_NUM_THREADS" not in os.environ:  # as for LibTorch, where it is what limits the threads
