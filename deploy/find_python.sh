@@ -34,6 +34,7 @@ fetch() {
 
 echo 'make: no Python 3.10 to 3.12 with venv and its shared library is here; fetching one with uv' >&2
 if reason=$(fetch 2>&1); then
+  rm -rf "$folder/uv"
   for python in "$folder"/cpython-3.12*/bin/python3.12; do
     if "$python" "$check"; then
       echo "$python"

@@ -125,19 +125,9 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
         raise ExportError(f"{at}: the download failed: {_one_line(error)}; run the command again to go on") from None
     except Exception as error:
         # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
-        if _is_connection_error(error):
-            raise HubUnreachableError(
-                f"{at}: the connection to the Hugging Face Hub broke: {_one_line(error)}"
-            ) from None
-        raise
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    return any(kind.__name__ in ("TransportError", "RequestException", "RequestError") for kind in type(error).__mro__)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
+            raise
+        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {_one_line(error)}") from None
 
 
 def write_stand_in(folder: Path, labels: list[str]) -> None:
@@ -228,7 +218,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
             )
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load it: {_first_line(error)}; save it anew with save_pretrained()"
+            f"{checkpoint.model_id}: transformers cannot load it: {_one_line(error)}; save it anew with save_pretrained()"
         ) from None
     model: SiglipForImageClassification = loaded[0]
     loading: dict[str, Any] = loaded[1]
@@ -271,11 +261,10 @@ def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseI
             )
     except Exception as error:
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load its image processor: {_first_line(error)}"
+            f"{checkpoint.model_id}: transformers cannot load its image processor: {_one_line(error)}"
         ) from None
     return processor
 
 
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
