@@ -114,4 +114,4 @@ $(VENV)/peers/.installed: loadtests/studies/peers/requirements.txt | $(VENV)/bin
 		reason=$$(install "$$each" 2>&1) || echo "peers: $$each does not install ($${reason##*$$'\n'}); going on without it" >&2; done; fi
 
 $(VENV)/bin/python:
-	@python=$$(deploy/find_python.sh $(VENV)/python $(PYTHON)) && "$$python" -m venv $(VENV)
+	@python=$$(deploy/find_python.sh $(VENV)/python '$(PYTHON)') && "$$python" -m venv $(VENV)
