@@ -4,10 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The embedded Triton runs with Python 3.10 to 3.12: take the first of these that works. PYTHON=… overrides.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
-	"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
-	&& echo "$$python" && break; done)
+# Makes the virtual environment; empty looks for one.
+PYTHON ?=
 # Extra arguments of pip. On a machine without a GPU, PyTorch's index of CPU builds saves several GB:
 # make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 PIP_ARGS ?=
@@ -120,5 +118,4 @@ $(VENV)/peers/.installed: loadtests/studies/peers/requirements.txt | $(VENV)/bin
 		reason=$$(install "$$each" 2>&1) || echo "peers: $$each does not install ($${reason##*$$'\n'}); going on without it" >&2; done; fi
 
 $(VENV)/bin/python:
-	@[ -n '$(PYTHON)' ] || { echo 'make: no Python 3.10 to 3.12 with venv was found; install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make demo PYTHON=/path/to/python3.12' >&2; exit 1; }
-	@'$(PYTHON)' -m venv $(VENV)
+	@python=$$(deploy/find_python.sh $(VENV)/python '$(PYTHON)') && "$$python" -m venv $(VENV)

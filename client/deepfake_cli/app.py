@@ -47,7 +47,11 @@ def run() -> NoReturn:
     # So that files half-written are removed as for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        status = deepfake.main(standalone_mode=False)
+        try:
+            status = deepfake.main(standalone_mode=False)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written is told below, not by the interpreter's own end
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -55,9 +59,10 @@ def run() -> NoReturn:
         fail("interrupted", status=INTERRUPTED)
     except BrokenPipeError:
         # `deepfake classify … | head`: the reader has what it wanted.
-        sys.stdout = None  # or the interpreter complains when it flushes
+        sys.stdout = None  # or the interpreter flushes it again, complains, and exits with 120
         sys.exit(1)
     except OSError as error:
         # What is ours has been reported by the commands; this is stdout on a full disk, or a terminal that has gone.
+        sys.stdout = None
         fail(f"cannot write the result: {error.strerror or error}")
     sys.exit(status if isinstance(status, int) else 0)

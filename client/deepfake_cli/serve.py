@@ -40,7 +40,7 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
     type=click.IntRange(1, 3600),
     default=30,
     show_default=True,
-    help="At a stop, how long requests in flight may take to finish.",
+    help="At a stop, how long requests in flight may take, and HTTP callers may stay connected.",
 )
 @click.option(
     "--response-cache",
@@ -145,7 +145,7 @@ def _serve_until_stopped(server: EmbeddedTriton, drain_seconds: int) -> int:
                 # Triton would stay «ready» and fail every request of that model; whoever runs us can start us anew.
                 say("deepfake: a worker process of the server died, so it is ended; start it again")
                 return 1
-        say(f"Stopping; requests in flight have {drain_seconds} s to finish (again to stop at once)")
+        say(f"Stopping; requests in flight and connected HTTP callers have {drain_seconds} s (again to stop at once)")
         server.begin_stop()
         while signals < 2 and server.wait(timeout_seconds=0.05) is None:
             pass

@@ -18,7 +18,7 @@ from deepfake_cli.console import INTERRUPTED, fail, say, waiting
 from deepfake_cli.demo import prepare_weights
 from deepfake_cli.progress import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-from deepfake_deploy.embedded.accelerator import cuda_device_count
+from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from loadtests.observability.load import Callers

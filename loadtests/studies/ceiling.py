@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepfake_deploy.embedded.accelerator import cuda_device_count
+from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import MODEL_NAME, Precision
-from deepfake_deploy.export.precision import best_precision
+from deepfake_deploy.export.torchscript import best_precision
 
 from loadtests.studies.model_speed.bare import bare_model
 from loadtests.studies.model_speed.card import card

@@ -17,9 +17,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepfake_deploy.embedded.accelerator import cuda_device_count
+from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import Precision
-from deepfake_deploy.export.precision import best_precision
+from deepfake_deploy.export.torchscript import best_precision
 
 from loadtests.capacity.resources import cores
 from loadtests.studies.model_speed.bare import bare_model

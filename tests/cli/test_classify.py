@@ -177,8 +177,10 @@ def test_an_empty_word_is_not_the_current_folder(triton: EmbeddedTriton) -> None
 
 
 def test_a_full_disk_behind_stdout_is_one_line(triton: EmbeddedTriton, good: Path) -> None:
+    # Buffered, so that the interpreter itself has something left to write at its end.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         command = [*CLASSIFY, str(good), "--url", triton.grpc_url]
-        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
     assert run.returncode == 1
     assert run.stderr == "deepfake: cannot write the result: No space left on device\n"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-import tritonclient.http
 from click.testing import CliRunner
 from deepfake_cli.app import deepfake
-from tritonclient.utils import InferenceServerException
+from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError, server
+from deepfake_deploy.embedded.ports import reserved_ports
 
 from tests.support.exports import exported_files
 from tests.support.serving import DEADLINE_SECONDS, serving, shared_memory
@@ -41,93 +41,60 @@ def own_repository(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository, tmp_path / "model_repository"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_listens_and_stops_on_a_signal_without_a_trace(
     repository: Path, number: signal.Signals
 ) -> None:
-    with serving(repository) as server:
+    with serving(repository) as command:
         assert re.fullmatch(
             r"Ready: http://127\.0\.0\.1:\d+  grpc://127\.0\.0\.1:\d+  http://127\.0\.0\.1:\d+/metrics  \(Ctrl-C stops\)\n",
-            server.ready_line,
+            command.ready_line,
         )
-        assert urllib.request.urlopen(f"{server.http_url}/v2/health/ready").status == 200
-        assert b"nv_inference_exec_count" in urllib.request.urlopen(server.metrics_url).read()
-        assert len(server.children) >= 2  # tritonserver and the stub of the model
-        assert shared_memory(server.process.pid)
-        server.signal(number)
-        status, stdout, stderr = server.end()
+        assert urllib.request.urlopen(f"{command.http_url}/v2/health/ready").status == 200
+        assert b"nv_inference_exec_count" in urllib.request.urlopen(command.metrics_url).read()
+        assert len(command.children) >= 2  # tritonserver and the stub of the model
+        assert shared_memory(command.process.pid)
+        command.signal(number)
+        status, stdout, stderr = command.end()
         assert (status, stdout) == (0, "")
-        assert stderr == "Stopping; requests in flight have 30 s to finish (again to stop at once)\nStopped\n"
-        assert server.remains() == []
-        assert shared_memory(server.process.pid) == set()
+        assert stderr == (
+            "Stopping; requests in flight and connected HTTP callers have 30 s (again to stop at once)\nStopped\n"
+        )
+        assert command.remains() == []
+        assert shared_memory(command.process.pid) == set()
 
 
-def test_requests_in_flight_are_answered_before_it_stops(repository: Path) -> None:
-    answers: list[object] = []
-
-    def call(url: str, started: threading.Barrier) -> None:
-        client = tritonclient.http.InferenceServerClient(url.removeprefix("http://"), network_timeout=DEADLINE_SECONDS)
-        pixels = tritonclient.http.InferInput("pixels", [8, 224, 224, 3], "UINT8")
-        pixels.set_data_from_numpy(np.zeros((8, 224, 224, 3), np.uint8))
-        started.wait()
-        try:
-            answers.append(client.infer("deepfake_vs_real", [pixels]).as_numpy("logits").shape)
-        except (InferenceServerException, OSError) as error:
-            answers.append(error)
-        client.close()
-
-    with serving(repository) as server:
-        barrier = threading.Barrier(9)
-        callers = [threading.Thread(target=call, args=(server.http_url, barrier)) for _ in range(8)]
-        for caller in callers:
-            caller.start()
-        barrier.wait()
-        # The last caller's request has reached the server once the queue shows it; then the stop begins.
-        while pending(server.metrics_url) == 0 and any(caller.is_alive() for caller in callers):
-            pass
-        server.signal(signal.SIGTERM)
-        for caller in callers:
-            caller.join(DEADLINE_SECONDS)
-        assert server.end()[0] == 0
-    refused = [answer for answer in answers if answer != (8, 2)]
-    assert len(refused) < 8, refused
-    assert all("shutting" in str(answer).lower() or isinstance(answer, OSError) for answer in refused), refused
-
-
-def pending(metrics_url: str) -> float:
-    text = urllib.request.urlopen(metrics_url).read().decode()
-    return sum(
-        float(value) for value in re.findall(r"^nv_inference_pending_request_count\{.*\} (\S+)$", text, re.MULTILINE)
-    )
-
-
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_the_drain(repository: Path) -> None:
-    with serving(repository) as server:
+    with serving(repository) as command:
         # An idle connection keeps Triton's HTTP server, and so the drain, for as long as it may take.
-        with socket.create_connection(("127.0.0.1", int(server.http_url.rsplit(":", 1)[1]))) as connection:
+        with socket.create_connection(("127.0.0.1", int(command.http_url.rsplit(":", 1)[1]))) as connection:
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.1 200"
-            server.signal(signal.SIGINT)
-            assert server._read_until("^Stopping")
-            server.signal(signal.SIGINT)
-            assert server.end()[0] == 0
-        assert server.remains() == []
+            command.signal(signal.SIGINT)
+            assert command.read_until("^Stopping")
+            command.signal(signal.SIGINT)
+            assert command.end()[0] == 0
+        assert command.remains() == []
 
 
+@pytest.mark.slow
 def test_nothing_survives_when_the_command_itself_is_killed(repository: Path) -> None:
-    with serving(repository) as server:
-        server.signal(signal.SIGKILL)
-        server.process.wait(DEADLINE_SECONDS)
-        assert server.remains() == []
+    with serving(repository) as command:
+        command.signal(signal.SIGKILL)
+        command.process.wait(DEADLINE_SECONDS)
+        assert command.remains() == []
 
 
+@pytest.mark.slow
 def test_it_notices_that_the_server_died(repository: Path) -> None:
-    with serving(repository) as server:
-        next(child for child in server.children if child.name() == "tritonserver").kill()
-        status, _, stderr = server.end()
+    with serving(repository) as command:
+        next(child for child in command.children if child.name() == "tritonserver").kill()
+        status, _, stderr = command.end()
         assert status == 1
         assert "Triton ended by itself with status -9" in stderr
-        assert server.remains() == []
+        assert command.remains() == []
 
 
 def test_it_listens_on_loopback_alone(triton: object) -> None:
@@ -137,10 +104,11 @@ def test_it_listens_on_loopback_alone(triton: object) -> None:
     assert listening
 
 
+@pytest.mark.slow
 def test_the_whole_log_is_shown_on_request(repository: Path) -> None:
-    with serving(repository, "--verbose") as server:
-        server.signal(signal.SIGTERM)
-        _, stdout, stderr = server.end()
+    with serving(repository, "--verbose") as command:
+        command.signal(signal.SIGTERM)
+        _, stdout, stderr = command.end()
     assert stdout == ""
     assert "successfully unloaded 'deepfake_vs_real' version 1" in stderr
 
@@ -174,11 +142,13 @@ def test_weights_that_were_never_exported(empty_repository: Path) -> None:
     assert "deepfake_vs_real/1/model.pt: not there; write it with `deepfake export`" in message
 
 
+@pytest.mark.slow
 def test_a_model_that_is_no_torchscript(own_repository: Path) -> None:
     exported_files(own_repository)[0].write_bytes(b"not a model")
     assert "a model did not load: deepfake_vs_real version 1: " in refusal(own_repository)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_does_not_fit_the_model(own_repository: Path) -> None:
     path = own_repository / "deepfake_vs_real" / "configs" / "cpu.pbtxt"
     text = path.read_text()
@@ -197,7 +167,8 @@ def test_a_configuration_that_is_not_valid(own_repository: Path) -> None:
 def test_a_gpu_configuration_on_a_machine_without_one(own_repository: Path) -> None:
     model = own_repository / "deepfake_vs_real"
     shutil.copy(model / "config.pbtxt", model / "configs" / "cpu.pbtxt")
-    assert "a model did not load: " in refusal(own_repository) or "GPU" in refusal(own_repository)
+    message = refusal(own_repository)
+    assert "a model did not load: " in message or "GPU" in message
 
 
 def test_the_command_without_its_packages() -> None:
@@ -207,10 +178,11 @@ def test_the_command_without_its_packages() -> None:
     assert run.stderr == "deepfake: the command line is not installed; pip install 'deepfake-vs-real[cli]'\n"
 
 
+@pytest.mark.slow
 def test_a_name_of_loopback_is_as_good_as_its_address(repository: Path) -> None:
-    with serving(repository, "--host", "localhost") as server:
-        assert server.http_url.startswith("http://127.0.0.1:")
-        assert urllib.request.urlopen(f"{server.http_url}/v2/health/ready").status == 200
+    with serving(repository, "--host", "localhost") as command:
+        assert command.http_url.startswith("http://127.0.0.1:")
+        assert urllib.request.urlopen(f"{command.http_url}/v2/health/ready").status == 200
 
 
 @pytest.mark.parametrize("host", ["::1", "no.such.host.invalid", "a" * 300])
@@ -230,3 +202,30 @@ def test_a_configuration_in_another_encoding_or_in_the_place_of_a_folder(own_rep
     configuration.unlink()
     configuration.mkdir()
     assert "config.pbtxt: Is a directory" in refusal(own_repository)
+
+
+def test_a_reserved_port_can_be_listened_on_by_whom_it_is_for_and_is_given_to_nobody_else() -> None:
+    with reserved_ports("127.0.0.1", {"http": 0, "grpc": 0}) as ports:
+        assert ports["http"] != ports["grpc"]
+        with socket.socket() as somebody, pytest.raises(OSError, match="in use"):
+            somebody.bind(("127.0.0.1", ports["http"]))
+        with (
+            socket.create_server(("127.0.0.1", ports["http"])),  # sets SO_REUSEADDR
+            socket.create_connection(("127.0.0.1", ports["http"]), timeout=5),
+        ):
+            pass
+
+
+@pytest.mark.slow
+def test_a_server_without_its_metrics_is_not_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton opens them last, when it already answers over HTTP and gRPC, and ends where it cannot."""
+
+    @contextlib.contextmanager
+    def then_taken(host: str, wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        with reserved_ports(host, wanted) as ports, socket.create_server((host, ports["metrics"])):
+            yield ports
+
+    monkeypatch.setattr(server, "reserved_ports", then_taken)
+    triton = EmbeddedTriton(repository)
+    with pytest.raises(EmbeddedTritonError, match=r"ended before it was ready: .* in use"):
+        triton.start()

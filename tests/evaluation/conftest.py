@@ -13,7 +13,7 @@ import torch
 from deepfake_client.preprocessing import to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision, export_model
-from deepfake_deploy.export.silence import silent_transformers
+from deepfake_deploy.export.reporting import silent_transformers
 from PIL import Image
 from transformers import SiglipForImageClassification
 

@@ -10,6 +10,9 @@ import pytest
 import torch
 import transformers
 from deepfake_deploy.export import Precision, export_model
+from deepfake_deploy.export.checkpoint import Checkpoint, load_model
+from deepfake_deploy.export.contract import check_preprocessing
+from deepfake_deploy.export.torchscript import ClassifierGraph, best_precision
 
 from tests.support.checkpoints import LABELS
 from tests.support.exports import SilentProgress, exported_files, load_exported
@@ -45,24 +48,18 @@ def test_the_graph_takes_uint8_pixels_and_returns_fp32_probabilities_and_logits(
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])
-def test_half_precision_stays_within_its_limits(precision: Precision, checkpoint: Path, empty_repository: Path) -> None:
+def test_half_precision_halves_the_file_and_stays_within_its_limits(
+    precision: Precision, repository: Path, checkpoint: Path, empty_repository: Path
+) -> None:
     export = export_model(str(checkpoint), None, precision, empty_repository, SilentProgress())
     assert 0 < export.parity.max_probability_difference <= 0.02
     assert export.parity.decided_label_changes == 0
     probabilities, logits = load_exported(empty_repository)(torch.zeros((1, 224, 224, 3), dtype=torch.uint8))
     assert (probabilities.dtype, logits.dtype) == (torch.float32, torch.float32)
-
-
-def test_half_precision_halves_the_file(repository: Path, checkpoint: Path, empty_repository: Path) -> None:
-    export = export_model(str(checkpoint), None, Precision.BF16, empty_repository, SilentProgress())
     assert export.size_bytes < 0.7 * exported_files(repository)[0].stat().st_size
 
 
 def test_the_residual_stream_is_contiguous_in_every_layer(checkpoint: Path) -> None:
-    from deepfake_deploy.export.checkpoint import Checkpoint, load_model
-    from deepfake_deploy.export.contract import check_preprocessing
-    from deepfake_deploy.export.graph import ClassifierGraph
-
     model = load_model(Checkpoint("small", None, checkpoint, "checkpoint"))
     graph = ClassifierGraph(model, check_preprocessing(checkpoint), Precision.FP32)
     contiguous = []
@@ -72,16 +69,13 @@ def test_the_residual_stream_is_contiguous_in_every_layer(checkpoint: Path) -> N
     assert contiguous == [True, True]
 
 
-def test_an_export_is_the_same_at_every_run(checkpoint: Path, empty_repository: Path) -> None:
-    first, second = (
-        export_model(str(checkpoint), None, Precision.FP32, empty_repository, SilentProgress()).parity for _ in range(2)
-    )
-    assert first == second
+def test_an_export_is_the_same_at_every_run(repository: Path, checkpoint: Path, empty_repository: Path) -> None:
+    export_model(str(checkpoint), None, Precision.FP32, empty_repository, SilentProgress())
+    first, second = (json.loads(exported_files(each)[1].read_text()) for each in (repository, empty_repository))
+    assert first["parity"] == second["parity"]
 
 
 def test_auto_takes_the_fastest_format_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepfake_deploy.export.precision import best_precision
-
     def machine(*, cuda: bool, **capabilities: bool) -> Precision:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)

@@ -35,6 +35,7 @@ def export(hub: FakeHub, repository: Path, *arguments: str) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_at_the_commit_that_its_branch_stands_at(hub: FakeHub, empty_repository: Path) -> None:
     run = export(hub, empty_repository, "--model", "someone/faces", "--precision", "fp32")
     assert run.returncode == 0, run.stderr
@@ -45,6 +46,7 @@ def test_a_model_is_exported_at_the_commit_that_its_branch_stands_at(hub: FakeHu
     assert hub.requested == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -59,6 +61,7 @@ def test_an_unknown_id_or_revision(hub: FakeHub, empty_repository: Path, argumen
     assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_down(hub: FakeHub, empty_repository: Path) -> None:
     hub.status = 500
     run = export(hub, empty_repository, "--model", "someone/faces")
@@ -67,6 +70,7 @@ def test_a_hub_that_is_down(hub: FakeHub, empty_repository: Path) -> None:
     assert run.stderr.count("\n") == 1, run.stderr
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off(hub: FakeHub, empty_repository: Path) -> None:
     hub.cut = "model.safetensors"
     run = export(hub, empty_repository, "--model", "someone/faces")

@@ -193,6 +193,7 @@ def test_a_revision_of_a_folder(refusal: Refusal, checkpoint: Path) -> None:
     assert "--revision belongs to a model on the Hub" in refusal.of(checkpoint, "--revision", "main")
 
 
+@pytest.mark.slow
 def test_no_network(refusal: Refusal, tmp_path: Path) -> None:
     # Port 9 (discard) of loopback: refused at once, wherever this runs.
     message = refusal.in_a_process(
@@ -201,6 +202,7 @@ def test_no_network(refusal: Refusal, tmp_path: Path) -> None:
     assert "the Hugging Face Hub cannot be reached" in message
 
 
+@pytest.mark.slow
 def test_a_full_disk(refusal: Refusal, checkpoint: Path) -> None:
     # A limit on the size of files gives the same kind of error as a full disk, at the same place.
     limited = ["/bin/bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "-", *EXPORT]

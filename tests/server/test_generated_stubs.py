@@ -36,7 +36,7 @@ sys.stdout.buffer.write(answer.raw_output_contents[0])
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the generated modules."""
     folder = tmp_path_factory.mktemp("stubs")
-    proto = ROOT / "tests" / "server"
+    proto = ROOT / "tests" / "support"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}", f"--python_out={folder}"]
     subprocess.run([*command, f"--grpc_python_out={folder}", "kserve_v2.proto"], check=True, timeout=60)
     return folder

@@ -48,6 +48,7 @@ def classify(server: Serving, **files: Path) -> np.ndarray:
         client.close()
 
 
+@pytest.mark.slow
 def test_a_caller_with_a_certificate_is_served(mutual: Serving, authority: Authority) -> None:
     assert mutual.grpc_url.startswith("grpcs://")
     certificate, key = authority.issue("caller")
@@ -55,17 +56,20 @@ def test_a_caller_with_a_certificate_is_served(mutual: Serving, authority: Autho
     assert answer.shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_caller_without_one_is_not(mutual: Serving, authority: Authority) -> None:
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
         classify(mutual, root_certificates=authority.ca_file)
 
 
+@pytest.mark.slow
 def test_nor_is_one_of_another_authority(mutual: Serving, authority: Authority, tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).issue("caller")
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
         classify(mutual, root_certificates=authority.ca_file, private_key=key, certificate_chain=certificate)
 
 
+@pytest.mark.slow
 def test_nor_is_one_in_the_clear(mutual: Serving) -> None:
     with (
         BareClient(mutual.grpc_url.replace("grpcs", "grpc")) as client,
@@ -74,6 +78,7 @@ def test_nor_is_one_in_the_clear(mutual: Serving) -> None:
         client.classify_pixels(np.zeros((1, 224, 224, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_http_then_only_says_whether_the_server_is_alive_and_ready(mutual: Serving) -> None:
     for path in ("live", "ready"):
         assert urllib.request.urlopen(f"{mutual.http_url}/v2/health/{path}").status == 200

@@ -35,6 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return varied_bytes(tmp_path_factory.mktemp("varied"))
 
 
+@pytest.mark.slow
 def test_two_hundred_varied_images_become_the_same_pixels_and_the_same_scores(
     triton: EmbeddedTriton, images: list[bytes]
 ) -> None:

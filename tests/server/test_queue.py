@@ -65,6 +65,7 @@ def test_a_full_queue_refuses_and_serves_again_at_once(short_queue: EmbeddedTrit
     assert send(short_queue, [("", INTERACTIVE)], model) == [("", "ok")]
 
 
+@pytest.mark.slow
 def test_a_full_queue_does_not_keep_the_model_idle(short_queue: EmbeddedTriton) -> None:
     """Triton's batcher looks for a free instance every 500 ms unless something tells it, and a refused request does not: a
     single instance, without another that has its batch ready, gives 60 to 120 answers until the deadline."""
@@ -90,6 +91,7 @@ def test_a_full_queue_does_not_keep_the_model_idle(short_queue: EmbeddedTriton) 
     assert outcomes.count(True) >= wanted
 
 
+@pytest.mark.slow
 def test_images_are_decoded_while_the_model_is_busy(repository: Path) -> None:
     """Of the instances that have a batch, Triton's rate limiter starts the one that has executed least, weighed by its
     priority, and none while that one has to wait for its turn. Weighed alike, the decoder would stand still until both

@@ -34,6 +34,7 @@ def test_without_it_every_request_is_computed(triton: EmbeddedTriton) -> None:
     assert len({answer.tobytes() for answer in answers}) == 1
 
 
+@pytest.mark.slow
 def test_equal_pixels_are_computed_once_and_others_anew(caching: EmbeddedTriton) -> None:
     first, second = (np.full((1, 224, 224, 3), value, np.uint8) for value in (10, 11))
     with BareClient(caching.grpc_url) as client:
@@ -45,6 +46,7 @@ def test_equal_pixels_are_computed_once_and_others_anew(caching: EmbeddedTriton)
     assert other.tobytes() != answers[0].tobytes()
 
 
+@pytest.mark.slow
 def test_equal_image_bytes_are_neither_decoded_nor_computed_again(caching: EmbeddedTriton) -> None:
     image = encoded(photo_like(320, 240, 8), "JPEG")
     with BareClient(caching.http_url) as client:

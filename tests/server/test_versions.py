@@ -85,6 +85,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_version_is_rolled_out_pinned_and_rolled_back_without_a_failed_request(
     polling: tuple[EmbeddedTriton, Path], tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_version_is_rolled_out_pinned_and_rolled_back_without_a_failed_request
     assert not server.lost_workers()
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_leaves_the_old_one_in_service(polling: tuple[EmbeddedTriton, Path]) -> None:
     server, folder = polling
     with BareClient(server.http_url) as client:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepfake_deploy.export.silence import silent_transformers
+from deepfake_deploy.export.reporting import silent_transformers
 from transformers import SiglipConfig, SiglipForImageClassification
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 

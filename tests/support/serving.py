@@ -24,7 +24,7 @@ class Serving:
         self.process = subprocess.Popen(
             [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.ready_line = self._read_until(r"^Ready: ")
+        self.ready_line = self.read_until(r"^Ready: ")
         self.http_url, self.grpc_url, self.metrics_url = re.findall(r"\S+://\S+", self.ready_line)
         self.children = psutil.Process(self.process.pid).children(recursive=True)
 
@@ -40,7 +40,8 @@ class Serving:
         """Processes of the server that are still there a few seconds after its end."""
         return list(psutil.wait_procs(self.children, timeout=10)[1])
 
-    def _read_until(self, pattern: str) -> str:
+    def read_until(self, pattern: str) -> str:
+        """The first line on stderr from here that matches."""
         assert self.process.stderr is not None
         seen = []
         for line in self.process.stderr:

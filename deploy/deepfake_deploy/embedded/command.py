@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EmbeddedTritonError
-from .installation import Installation
+from .installation import EmbeddedTritonError, Installation
 
 # What an outsider must not reach: loading models, registering memory, and changing traces and logs.
 ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
@@ -26,10 +25,17 @@ CPU_CONFIG_NAME = "cpu"
 RATE_LIMIT_ARGUMENTS = ("--rate-limit=execution_count", "--rate-limit-resource=turn:1")
 
 # For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tuning.md has
-# what each is worth. OpenMP's threads sleep while they wait for one another: by default they spin, and where callers,
-# Triton or a decoder want a core, a spinning thread keeps it from the one that all wait for. Large tensors lie in pages
-# of 2 MiB where the kernel gives them.
-TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
+# what each is worth.
+TORCH_ENVIRONMENT = {
+    # OpenMP's threads sleep while they wait: spinning ones keep a core from callers, Triton and the decoder.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Large tensors lie in pages of 2 MiB where the kernel gives them.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    # glibc keeps the memory of one forward pass for the next one; given back, it comes anew page by page. The first is
+    # the most that glibc takes, and more than the largest activation of a batch of eight: 18 MiB in fp32.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+}
 
 
 @dataclass(frozen=True)
@@ -48,45 +54,39 @@ class TlsFiles:
             EmbeddedTritonError: a file is no PEM file of its kind, or the key is not the certificate's.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        refusal = f"{self.certificate} and {self.key} are no certificate with its unencrypted key"
         try:
             # An empty password: a key that has one must not make the server ask for it on the terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
-        except (ssl.SSLError, OSError) as error:
-            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise EmbeddedTritonError(
-                f"{self.certificate} and {self.key} are no certificate with its unencrypted key ({reason})"
-            ) from None
-        try:
+            refusal = f"{self.client_ca} holds no certificate"
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
-        except (ssl.SSLError, OSError) as error:
+        except OSError as error:  # ssl.SSLError is one
             reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise EmbeddedTritonError(f"{self.client_ca} holds no certificate ({reason})") from None
+            raise EmbeddedTritonError(f"{refusal} ({reason})") from None
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What `deepfake serve` lets its user choose."""
+    """What `EmbeddedTriton` lets its caller choose."""
 
     repository: Path
     host: str
     ports: Mapping[str, int]
     """"http", "grpc" and "metrics" → port."""
-    gpu: bool
-    """Without one, each model's configs/cpu.pbtxt is read in place of its config.pbtxt."""
     drain_seconds: int
     response_cache_bytes: int
-    """0 keeps no responses."""
     tls: TlsFiles | None
     poll_seconds: int
-    """How often the repository is looked at for new and removed versions; 0 is never."""
     latency_summaries: bool
     trace_otlp_url: str | None
     verbose: bool
 
 
-def server_arguments(options: ServerOptions, installation: Installation, backends: Path, shm_prefix: str) -> list[str]:
-    """`tritonserver` and its arguments."""
+def server_arguments(
+    options: ServerOptions, installation: Installation, backends: Path, shm_prefix: str, *, gpu: bool
+) -> list[str]:
+    """`tritonserver` and its arguments; without a GPU it reads each model's configs/cpu.pbtxt, not its config.pbtxt."""
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS
     arguments = [
         str(installation.binary),
@@ -94,7 +94,7 @@ def server_arguments(options: ServerOptions, installation: Installation, backend
         f"--backend-directory={backends}",
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
-        *_model_control_arguments(options.poll_seconds),
+        f"--model-control-mode={'poll' if options.poll_seconds else 'none'}",
         *RATE_LIMIT_ARGUMENTS,
         f"--exit-timeout-secs={options.drain_seconds}",
         # Triton binds to 0.0.0.0 unless each address is given.
@@ -112,18 +112,27 @@ def server_arguments(options: ServerOptions, installation: Installation, backend
         f"--log-info={str(options.verbose).lower()}",
         f"--log-warning={str(options.verbose).lower()}",
     ]
+    if options.poll_seconds:
+        arguments += [f"--repository-poll-secs={options.poll_seconds}"]
     if options.tls is not None:
         arguments += _tls_arguments(options.tls)
     if options.latency_summaries:
         arguments += ["--metrics-config=summary_latencies=true"]
     if options.trace_otlp_url is not None:
-        arguments += _trace_arguments(options.trace_otlp_url)
+        arguments += [
+            "--trace-config=mode=opentelemetry",
+            "--trace-config=level=TIMESTAMPS",
+            # None by itself: Triton traces the requests that carry a trace context, so the caller chooses which.
+            "--trace-config=rate=0",
+            f"--trace-config=opentelemetry,url={options.trace_otlp_url}",
+            "--trace-config=opentelemetry,resource=service.name=deepfake-vs-real",
+        ]
     if options.response_cache_bytes:
         arguments += [
             f"--cache-config=local,size={options.response_cache_bytes}",
             f"--cache-directory={installation.caches}",
         ]
-    if not options.gpu:
+    if not gpu:
         # Without the last two the server looks for a driver and calls its absence an error.
         arguments += [
             f"--model-config-name={CPU_CONFIG_NAME}",
@@ -131,12 +140,6 @@ def server_arguments(options: ServerOptions, installation: Installation, backend
             "--allow-gpu-metrics=false",
         ]
     return arguments
-
-
-def _model_control_arguments(poll_seconds: int) -> list[str]:
-    if poll_seconds == 0:
-        return ["--model-control-mode=none"]
-    return ["--model-control-mode=poll", f"--repository-poll-secs={poll_seconds}"]
 
 
 def _tls_arguments(tls: TlsFiles) -> list[str]:
@@ -150,21 +153,10 @@ def _tls_arguments(tls: TlsFiles) -> list[str]:
     return arguments
 
 
-def _trace_arguments(url: str) -> list[str]:
-    return [
-        "--trace-config=mode=opentelemetry",
-        "--trace-config=level=TIMESTAMPS",
-        # None by itself: Triton traces the requests that carry a trace context, so the caller chooses which.
-        "--trace-config=rate=0",
-        f"--trace-config=opentelemetry,url={url}",
-        "--trace-config=opentelemetry,resource=service.name=deepfake-vs-real",
-    ]
-
-
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH.
 
-    What torch needs to be fast (`TORCH_ENVIRONMENT`) is added where `environment` does not have it.
+    `TORCH_ENVIRONMENT` is added where `environment` does not have it.
     """
     libraries = [str(folder) for folder in installation.libraries]
     libraries += [environment["LD_LIBRARY_PATH"]] if environment.get("LD_LIBRARY_PATH") else []

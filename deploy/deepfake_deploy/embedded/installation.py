@@ -1,22 +1,31 @@
-"""Where the parts of the embedded Triton lie on this machine, and whether they can run here."""
+"""Where the parts of the embedded Triton lie on this machine, whether they can run here, and on what.
+
+Run as a program, it tells `make` whether this Python will do.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
+import math
+import os
 import platform
-import re
 import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EmbeddedTritonError
-
 INSTALL_HINT = "pip install 'deepfake-vs-real[serve]'"
 CONTAINER_HINT = "serve with NVIDIA's container instead"
 MINIMUM_GLIBC = (2, 35)  # of the wheel's tritonserver binary
+OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 12)  # the server needs numpy below 2, which has no wheels for a newer one
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+class EmbeddedTritonError(Exception):
+    """The embedded Triton cannot run: one sentence that names the thing, the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,7 @@ def _require_platform() -> None:
         raise EmbeddedTritonError(
             f"the embedded Triton runs on Linux x86-64, not on {system} {machine}; {CONTAINER_HINT}"
         )
-    if sys.version_info[:2] > NEWEST_PYTHON:
-        found, newest = platform.python_version(), ".".join(map(str, NEWEST_PYTHON))
-        raise EmbeddedTritonError(
-            f"the embedded Triton runs with Python 3.10 to {newest}, not {found}; {CONTAINER_HINT}"
-        )
+    _require_python_version()
     libc, version = platform.libc_ver()
     if libc != "glibc":
         raise EmbeddedTritonError(f"the embedded Triton needs glibc, which this Linux (musl?) lacks; {CONTAINER_HINT}")
@@ -81,21 +86,24 @@ def _require_platform() -> None:
         raise EmbeddedTritonError(f"the embedded Triton needs glibc {needed} or newer, not {version}; {CONTAINER_HINT}")
 
 
+def _require_python_version() -> None:
+    if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        oldest, newest = (".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON))
+        raise EmbeddedTritonError(
+            f"the embedded Triton runs with Python {oldest} to {newest}, not {platform.python_version()}; {CONTAINER_HINT}"
+        )
+
+
 def _libpython_folder() -> Path:
-    # The stub embeds Python as a shared library. Distributions put it into a package of its own, and some builds of
-    # Python (the static ones of uv, conda's) have none.
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    folders = [
-        sysconfig.get_config_var("LIBDIR"),
-        sysconfig.get_config_var("LIBPL"),
-        str(Path(sys.base_prefix) / "lib"),
-    ]
-    multiarch = sysconfig.get_config_var("MULTIARCH")
-    folders += [f"/usr/lib/{multiarch}"] if multiarch else []
-    for folder in filter(None, folders):
-        if (Path(folder) / name).is_file():
-            return Path(folder)
-    package = re.sub(r"\.so.*", "", name)
+    # The stub embeds Python as a shared library. Debian and Ubuntu put it into a package of its own; pyenv and
+    # `configure` build none unless told to. uv's Pythons have one.
+    package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+    name = f"{package}.so.1.0"
+    # A Python that was moved after it was built has it below its prefix, whatever LIBDIR says.
+    folders = [Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib"), Path(sys.base_prefix) / "lib"]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder
     raise EmbeddedTritonError(
         f"the embedded Triton needs the shared library {name}, which this Python ({sys.executable}) lacks; on Debian "
         f"and Ubuntu: apt-get install {package}; elsewhere use a Python built with --enable-shared"
@@ -110,3 +118,50 @@ def _require_packages() -> None:
         raise EmbeddedTritonError(
             f"the embedded Triton needs numpy below 2, not {numpy}; install it with: {INSTALL_HINT}"
         )
+
+
+def cuda_device_count() -> int:
+    """CUDA devices that the driver shows this process (`CUDA_VISIBLE_DEVICES` counts); 0 without a driver.
+
+    Asked of the driver itself: importing torch to ask it takes seconds.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def usable_cpus(cpu_max: Path = CPU_MAX) -> int:
+    """Processors this process may run on, but no more than its cgroup's quota, rounded up as Kubernetes rounds.
+
+    torch only looks at the first: with 4 CPUs of a node's 64 it starts 64 threads, which use up each period's quota at once.
+
+    Args:
+        cpu_max: quota and period in microseconds, or "max" for no quota (cgroups of version 2).
+    """
+    affinity = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text(encoding="ascii").split()
+        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return affinity  # no quota, or a kernel without cgroups of version 2
+
+
+def main() -> None:
+    """Exit with the reason if a virtual environment of this Python could not serve."""
+    try:
+        _require_python_version()
+        if platform.system() == "Linux":  # elsewhere the server does not run, but the client does
+            _libpython_folder()
+    except EmbeddedTritonError as error:
+        sys.exit(str(error))
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit(f"{sys.executable} has no venv; on Debian and Ubuntu: apt-get install python3-venv")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Iterator, Mapping
 
-from .errors import EmbeddedTritonError
+from .installation import EmbeddedTritonError
 
 
 def resolve(host: str) -> str:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from .accelerator import cuda_device_count
 from .command import ServerOptions, TlsFiles, server_arguments, server_environment, write_backend_directory
-from .connections import refuse_further_requests
 from .end_with_parent import ending_with_this_process
-from .errors import EmbeddedTritonError
-from .installation import Installation, find_installation
+from .installation import EmbeddedTritonError, Installation, cuda_device_count, find_installation
 from .log import LogReader
 from .ports import reserved_ports, resolve
-from .repository import check_repository
-from .workers import dead_workers
 
 LOOPBACK = "127.0.0.1"
+_TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 
 
 class EmbeddedTriton:
@@ -36,7 +34,8 @@ class EmbeddedTriton:
         repository: model repository; its TorchScript models must have been exported.
         host: IPv4 address to bind to, or a name of one; loopback unless told otherwise.
         http_port, grpc_port, metrics_port: 0 picks a free one.
-        drain_seconds: at a stop, how long requests in flight may take to finish.
+        drain_seconds: at a stop, how long requests in flight may take to finish. Triton waits as long for HTTP callers
+            that keep their connections open.
         response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
         tls: certificate and key for gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready.
         poll_seconds: how often to look for new and removed model versions; 0 serves what is there at the start.
@@ -67,39 +66,39 @@ class EmbeddedTriton:
         verbose: bool = False,
         log: IO[str] | None = None,
     ) -> None:
-        self._repository = Path(repository)
-        self._host = host
-        self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
-        self._ports: dict[str, int] = {}
-        self._drain_seconds = drain_seconds
-        self._response_cache_bytes = response_cache_bytes
-        self._tls = tls
-        self._poll_seconds = poll_seconds
-        self._latency_summaries = latency_summaries
-        self._trace_otlp_url = trace_otlp_url
-        self._verbose = verbose
+        self._options = ServerOptions(
+            repository=Path(repository),
+            host=host,
+            ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
+            drain_seconds=drain_seconds,
+            response_cache_bytes=response_cache_bytes,
+            tls=tls,
+            poll_seconds=poll_seconds,
+            latency_summaries=latency_summaries,
+            trace_otlp_url=trace_otlp_url,
+            verbose=verbose,
+        )
         self._log_target = log if log is not None else sys.stderr
         self._log: LogReader | None = None
         self._process: subprocess.Popen[str] | None = None
         self._resources = contextlib.ExitStack()
         self._dead_workers: set[int] = set()
-        self._stop_began: float | None = None
         self._shm_prefix = f"deepfake_{os.getpid()}_{secrets.token_hex(4)}"
 
     @property
     def http_url(self) -> str:
         """http://host:port of the inference API."""
-        return f"http://{self._host}:{self._ports['http']}"
+        return f"http://{self._address('http')}"
 
     @property
     def grpc_url(self) -> str:
         """grpc://host:port of the inference API; grpcs:// with TLS."""
-        return f"{'grpc' if self._tls is None else 'grpcs'}://{self._host}:{self._ports['grpc']}"
+        return f"{'grpcs' if self._options.tls else 'grpc'}://{self._address('grpc')}"
 
     @property
     def metrics_url(self) -> str:
         """http://host:port/metrics, in Prometheus' format."""
-        return f"http://{self._host}:{self._ports['metrics']}/metrics"
+        return f"http://{self._address('metrics')}/metrics"
 
     @property
     def pid(self) -> int:
@@ -114,34 +113,25 @@ class EmbeddedTriton:
         Raises:
             EmbeddedTritonError: it cannot run here, a port is taken, a model is missing or does not load.
         """
-        check_repository(self._repository)
+        deadline = time.monotonic() + ready_timeout_seconds
+        check_repository(self._options.repository)
         installation = find_installation()
-        if self._tls is not None:
-            self._tls.check()
-        self._host = resolve(self._host)
-        with reserved_ports(self._host, self._wanted_ports) as self._ports:
-            self._start(installation, time.monotonic() + ready_timeout_seconds)
+        if self._options.tls is not None:
+            self._options.tls.check()
+        repository, host = self._options.repository.resolve(), resolve(self._options.host)
+        with reserved_ports(host, self._options.ports) as ports:
+            self._options = replace(self._options, repository=repository, host=host, ports=ports)
+            self._start(installation, deadline)
 
     def _start(self, installation: Installation, deadline: float) -> None:
-        options = ServerOptions(
-            repository=self._repository.resolve(),
-            host=self._host,
-            ports=self._ports,
-            gpu=cuda_device_count() > 0,
-            drain_seconds=self._drain_seconds,
-            response_cache_bytes=self._response_cache_bytes,
-            tls=self._tls,
-            poll_seconds=self._poll_seconds,
-            latency_summaries=self._latency_summaries,
-            trace_otlp_url=self._trace_otlp_url,
-            verbose=self._verbose,
-        )
         with contextlib.ExitStack() as resources:
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-triton-"))
             backends = write_backend_directory(Path(folder) / "backends", installation)
+            gpu = cuda_device_count() > 0
+            arguments = server_arguments(self._options, installation, backends, self._shm_prefix, gpu=gpu)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
-                ending_with_this_process(server_arguments(options, installation, backends, self._shm_prefix)),
+                ending_with_this_process(arguments),
                 env=server_environment(installation, os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -152,21 +142,15 @@ class EmbeddedTriton:
             )
             resources.callback(self._end_process)
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
-            self._log = LogReader(self._process.stdout, self._log_target, passing=self._verbose)
+            self._log = LogReader(self._process.stdout, self._log_target, passing=self._options.verbose)
             self._wait_until_ready(deadline)
             self._log.pass_on()
             self._resources = resources.pop_all()
 
     def wait(self, timeout_seconds: float) -> int | None:
         """Exit status of the server once it has ended, or None when it still runs after the timeout."""
-        process = self._running()
-        if self._stop_began is not None:
-            # A caller that sends one request after the other is given less of a pause the longer the drain has lasted.
-            share = (time.monotonic() - self._stop_began) / self._drain_seconds
-            quiet_milliseconds = 100 if share < 1 / 3 else 10 if share < 2 / 3 else 0
-            refuse_further_requests(process.pid, self._ports["http"], quiet_milliseconds)
         try:
-            return process.wait(timeout_seconds)
+            return self._running().wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return None
 
@@ -176,25 +160,20 @@ class EmbeddedTriton:
         The server stays ready then and fails that model's requests. One call alone may see a worker that the server
         ended itself and is about to take leave of.
         """
-        before, self._dead_workers = self._dead_workers, dead_workers(self.pid)
+        before, self._dead_workers = self._dead_workers, _dead_children(self.pid)
         return bool(before & self._dead_workers)
 
     def begin_stop(self) -> None:
-        """Ask the server to take no new connections, finish the requests in flight and exit; returns at once.
-
-        `wait` then helps it to part from callers that keep their connections.
-        """
+        """Ask the server to take no new connections, finish the requests in flight and exit; returns at once."""
         if self._process is not None and self._process.poll() is None:
-            self._stop_began = time.monotonic()
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         """Drain for at most `drain_seconds`, then end the server and whatever processes it left."""
         self.begin_stop()
-        # Triton ends itself when its own timeout runs out; the margin is for unloading the models after it.
-        deadline = time.monotonic() + self._drain_seconds + 5
-        while self._process is not None and self.wait(0.2) is None and time.monotonic() < deadline:
-            pass
+        if self._process is not None:
+            # Triton ends itself when its own timeout runs out; the margin is for unloading the models after it.
+            self.wait(self._options.drain_seconds + 5)
         self.kill()
 
     def kill(self) -> None:
@@ -211,6 +190,9 @@ class EmbeddedTriton:
     ) -> None:
         self.stop()
 
+    def _address(self, purpose: str) -> str:
+        return f"{self._options.host}:{self._options.ports[purpose]}"
+
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             raise EmbeddedTritonError("the embedded Triton is not running; call start() first")
@@ -219,19 +201,18 @@ class EmbeddedTriton:
     def _wait_until_ready(self, deadline: float) -> None:
         process = self._running()
         while process.poll() is None:
-            if self._answers_ready():
+            # The metrics are what the server opens last, and it ends where it cannot.
+            if self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics"):
                 return
             if time.monotonic() > deadline:
                 raise EmbeddedTritonError("the embedded Triton was not ready in time; see its log with --verbose")
             time.sleep(0.1)
         raise EmbeddedTritonError(self._failure(process.returncode))
 
-    def _answers_ready(self) -> bool:
-        # The metrics are what the server opens last, and it ends where it cannot.
-        return self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics")
-
     def _answers(self, purpose: str, path: str) -> bool:
-        connection = http.client.HTTPConnection(_reachable(self._host), self._ports[purpose], timeout=2)
+        host = self._options.host
+        reachable = LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - a comparison, nothing is bound
+        connection = http.client.HTTPConnection(reachable, self._options.ports[purpose], timeout=2)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == 200
@@ -266,6 +247,50 @@ class EmbeddedTriton:
             region.unlink(missing_ok=True)
 
 
-def _reachable(host: str) -> str:
-    """An address under which a server bound to `host` answers."""
-    return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - a comparison, nothing is bound
+def check_repository(repository: Path) -> None:
+    """Refuse a repository without models, or with a TorchScript model whose weights were never exported.
+
+    Raises:
+        EmbeddedTritonError: naming what is missing and the command that makes it.
+    """
+    if not repository.is_dir():
+        raise EmbeddedTritonError(
+            f"{repository}: no such folder; start this in the project's folder, or name its model repository with "
+            "--repository"
+        )
+    configurations = sorted(repository.glob("*/config.pbtxt"))
+    if not configurations:
+        raise EmbeddedTritonError(f"{repository}: not a model repository (no folder in it has a config.pbtxt)")
+    for configuration in configurations:
+        model = configuration.parent
+        try:
+            text = configuration.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise EmbeddedTritonError(f"{configuration}: {error.strerror}; it must be a readable file") from None
+        exported = any(path.parent.name.isdigit() for path in model.glob("*/model.pt"))
+        if _TORCHSCRIPT.search(text) and not exported:
+            raise EmbeddedTritonError(
+                f"{model / '1' / 'model.pt'}: not there; write it with `deepfake export` (or, where the weights cannot "
+                "be had, `deepfake export --model stand-in`)"
+            )
+
+
+def _dead_children(pid: int) -> set[int]:
+    """Stubs of `tritonserver` process `pid` that ended and that it has not taken leave of.
+
+    Triton 2.51 does not start a stub again that died (server #7230, #8604). It takes leave at once of those that it
+    ended itself, say with an old version of a model.
+    """
+    dead: set[int] = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            dead.update(child for child in map(int, children.read_text().split()) if _is_zombie(child))
+    return dead
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        # The name in brackets may hold anything, also brackets.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False

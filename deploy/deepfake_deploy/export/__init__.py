@@ -1,14 +1,12 @@
 """Export of a checkpoint to TorchScript, checked against transformers."""
 
-from .checkpoint import DEFAULT_MODEL
+from .checkpoint import DEFAULT_MODEL, STAND_IN
 from .contract import MODEL_NAME
-from .errors import ExportError, HubUnreachableError
 from .parity import BATCH_SIZES
 from .pipeline import Export, export_model
-from .precision import Precision
-from .progress import Progress
-from .stand_in import STAND_IN
+from .reporting import ExportError, HubUnreachableError, Progress
 from .target import FIRST_VERSION, MODEL_FILE, PROVENANCE_FILE
+from .torchscript import Precision
 
 __all__ = [
     "BATCH_SIZES",

@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
-from transformers import AutoImageProcessor, BaseImageProcessor, SiglipForImageClassification
+from transformers import AutoImageProcessor, BaseImageProcessor, SiglipConfig, SiglipForImageClassification
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from .errors import ExportError
-from .hub import download_checkpoint
-from .progress import Progress
-from .silence import silent_transformers
-from .stand_in import STAND_IN, write_stand_in
+from .contract import IMAGE_SIZE, RESAMPLE
+from .reporting import ExportError, HubUnreachableError, Progress, hub_bars_on_terminals_only, silent_transformers
 
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
+STAND_IN = "stand-in"
+STAND_IN_SEED = 8000
+# Pickle weights never come to this machine: loading one runs whatever code its author put into it.
+FETCHED_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "model.safetensors.index.json"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _FLOATS = {"F32", "F16", "BF16", "F64"}
@@ -68,6 +79,68 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
     with progress.aside():
         folder_on_disk = download_checkpoint(model, revision)
     yield Checkpoint(model, folder_on_disk.name, folder_on_disk, "checkpoint")
+
+
+def _is_folder(model: str) -> bool:
+    try:
+        return Path(model).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False  # too long, of no user, or with a null character: no folder at any rate
+
+
+def download_checkpoint(model_id: str, revision: str | None) -> Path:
+    """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to.
+
+    Args:
+        model_id: `owner/name`.
+        revision: branch, tag or commit; None is the default branch.
+
+    Raises:
+        HubUnreachableError: no connection, and the revision is not in the cache.
+        ExportError: the id or the revision is unknown, private or gated, or the download broke off.
+    """
+    at = f"{model_id} at revision {revision}" if revision else model_id
+    try:
+        with hub_bars_on_terminals_only():
+            return Path(snapshot_download(model_id, revision=revision, allow_patterns=FETCHED_FILES))
+    except GatedRepoError:
+        raise ExportError(
+            f"{model_id}: its owner asks you to accept conditions on its page first; then set HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise ExportError(f"{model_id}: no revision «{revision}»; name a branch, a tag or a commit of it") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ExportError(
+            f"{model_id}: neither a folder here nor a model on the Hugging Face Hub (a private one needs HF_TOKEN)"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise HubUnreachableError(
+            f"{at}: the Hugging Face Hub cannot be reached and it is not in the local cache; check the network, or "
+            "give --model a local folder"
+        ) from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "no status")
+        raise ExportError(f"{at}: the Hugging Face Hub answered with HTTP {status}; try again later") from None
+    except OSError as error:
+        raise ExportError(f"{at}: the download failed: {_one_line(error)}; run the command again to go on") from None
+    except Exception as error:
+        # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
+        if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
+            raise
+        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {_one_line(error)}") from None
+
+
+def write_stand_in(folder: Path, labels: list[str]) -> None:
+    """Write a checkpoint as transformers would, with `labels` in class order; the same bytes at every call."""
+    with silent_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(STAND_IN_SEED)
+        config = SiglipConfig(
+            vision_config={"image_size": IMAGE_SIZE},  # transformers' defaults are google/siglip2-base-patch16-224's
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
+        SiglipForImageClassification(config).save_pretrained(folder)
+    SiglipImageProcessorPil(resample=int(RESAMPLE)).save_pretrained(folder)
 
 
 def weight_files(checkpoint: Checkpoint) -> list[Path]:
@@ -145,7 +218,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
             )
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load it: {_first_line(error)}; save it anew with save_pretrained()"
+            f"{checkpoint.model_id}: transformers cannot load it: {_one_line(error)}; save it anew with save_pretrained()"
         ) from None
     model: SiglipForImageClassification = loaded[0]
     loading: dict[str, Any] = loaded[1]
@@ -171,13 +244,6 @@ def _mismatch(key: Any) -> str:
     return f"{key[0]} ({shapes})" if shapes else str(key[0])
 
 
-def _is_folder(model: str) -> bool:
-    try:
-        return Path(model).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):
-        return False  # too long, of no user, or with a null character: no folder at any rate
-
-
 def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:
     """transformers' own image processor of the checkpoint.
 
@@ -195,11 +261,10 @@ def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseI
             )
     except Exception as error:
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load its image processor: {_first_line(error)}"
+            f"{checkpoint.model_id}: transformers cannot load its image processor: {_one_line(error)}"
         ) from None
     return processor
 
 
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from .errors import ExportError
+from .reporting import ExportError
 
 MODEL_NAME = "deepfake_vs_real"
 ARCHITECTURE = "SiglipForImageClassification"
@@ -54,29 +54,28 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     Raises:
         ExportError: naming what the checkpoint has and what is expected.
     """
-    config = _read_json(folder / "config.json")
+    path = folder / "config.json"
+    config = _read_json(path)
     architectures = config.get("architectures") or []
     architectures = architectures if isinstance(architectures, list) else [architectures]
     if config.get("model_type") != "siglip" or ARCHITECTURE not in architectures:
         found = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
-        raise ExportError(
-            f"{folder / 'config.json'}: {found} is not a SigLIP image classifier ({ARCHITECTURE} expected)"
-        )
+        raise ExportError(f"{path}: {found} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
     found_labels = _labels(config)
     if found_labels != labels:
         raise ExportError(
-            f"{folder / 'config.json'}: its labels are {_quoted(found_labels)}, those of the model repository's "
+            f"{path}: its labels are {_quoted(found_labels)}, those of the model repository's "
             f"labels.txt are {_quoted(labels)}, in this order; export a checkpoint with these labels, or change "
             "labels.txt and whoever relies on it"
         )
     vision = config.get("vision_config") or {}
     if not isinstance(vision, dict):
-        raise ExportError(f"{folder / 'config.json'}: its vision_config is {vision!r:.40}, an object is expected")
+        raise ExportError(f"{path}: its vision_config is {vision!r:.40}, an object is expected")
     size = vision.get("image_size", IMAGE_SIZE)  # transformers' default is 224
     if type(size) is not int or size != IMAGE_SIZE:
-        raise ExportError(f"{folder / 'config.json'}: its image size is {size!r}, the contract's is {IMAGE_SIZE}")
+        raise ExportError(f"{path}: its image size is {size!r}, the contract's is {IMAGE_SIZE}")
     if config.get("quantization_config"):
-        raise ExportError(f"{folder / 'config.json'}: its weights are quantised; export the checkpoint they came from")
+        raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
 
 
 def check_preprocessing(folder: Path) -> Preprocessing:
@@ -112,14 +111,7 @@ def check_preprocessing(folder: Path) -> Preprocessing:
             f"{path}: not the preprocessing that the client does: {'; '.join(differences)}; export a checkpoint that "
             "was fine-tuned with it"
         )
-    mean, std = expected["image_mean"][0], expected["image_std"][0]
-    return Preprocessing(
-        image_size=IMAGE_SIZE,
-        resample=RESAMPLE.name.lower(),
-        rescale_factor=expected["rescale_factor"][0],
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-    )
+    return Preprocessing(IMAGE_SIZE, RESAMPLE.name.lower(), RESCALE_FACTOR, MEAN, STD)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import BaseImageProcessor, SiglipForImageClassification
 
-from .errors import ExportError
-from .precision import Precision
+from .reporting import ExportError
+from .torchscript import Precision
 
 BATCH_SIZES = (1, 2, 5, 8)
 MAX_LOGIT_DIFFERENCE_FP32 = 1e-4

@@ -13,12 +13,10 @@ import transformers
 
 from .checkpoint import Checkpoint, load_model, load_processor, open_checkpoint, sha256_of, weight_files
 from .contract import Preprocessing, check_configuration, check_preprocessing, read_labels
-from .graph import ClassifierGraph
 from .parity import Parity, measure_parity
-from .precision import Precision, best_precision
-from .progress import Progress
+from .reporting import Progress
 from .target import FIRST_VERSION, MODEL_FILE, ExportTarget
-from .torchscript import deserialise, serialise, trace_and_freeze
+from .torchscript import ClassifierGraph, Precision, best_precision, deserialise, serialise, trace_and_freeze
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from .contract import MODEL_NAME
-from .errors import ExportError
+from .reporting import ExportError
 
 FIRST_VERSION = 1
 MODEL_FILE = "model.pt"

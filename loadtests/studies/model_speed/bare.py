@@ -1,6 +1,6 @@
 """The bare TorchScript model in a process of its own, with nothing around it: the ceiling of what can be served.
 
-    python -m model_speed.bare MODEL.PT DEVICE [--keep-memory]
+    python -m model_speed.bare MODEL.PT DEVICE
 
 The answer to {"batch": 8, "seconds": 5, "threads": 2, "attention": "flash"} tells images per second over at least two
 forward passes, after one that does not count; page faults per image; and MiB of memory.
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepfake_deploy.embedded.allocator import keep_freed_memory
 from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -46,9 +45,8 @@ def bare_model(
         keep_memory: as the embedded Triton's backend sets the allocator.
         environment: over that which the embedded Triton gives its backend.
     """
-    variables = {**TORCH_ENVIRONMENT, **(environment or {})}
-    arguments = [str(model), device, *(["--keep-memory"] if keep_memory else [])]
-    with Worker("model_speed.bare", arguments, variables) as worker:
+    variables = {name: value for name, value in TORCH_ENVIRONMENT.items() if keep_memory or not name.startswith("MALLOC_")}
+    with Worker("model_speed.bare", [str(model), device], {**variables, **(environment or {})}) as worker:
         yield worker
 
 
@@ -96,10 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("device", choices=["cpu", "cuda"])
-    parser.add_argument("--keep-memory", action="store_true")
     options = parser.parse_args()
-    if options.keep_memory:
-        keep_freed_memory()
     answer_questions(_Bare(options.model, torch.device(options.device)).answer)
 
 

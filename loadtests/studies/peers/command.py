@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, STAND_IN, ExportError
-from deepfake_deploy.export.precision import best_precision
+from deepfake_deploy.export.torchscript import best_precision
 
 from loadtests.capacity.resources import cores
 from loadtests.studies.model_speed.bare import bare_model

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from deepfake_deploy.embedded.accelerator import cuda_device_count
-from deepfake_deploy.export.precision import best_precision
+from deepfake_deploy.embedded.installation import cuda_device_count
+from deepfake_deploy.export.torchscript import best_precision
 
 from loadtests.capacity.resources import cores
 from loadtests.studies.model_speed.command import add_model_options, measure_and_write

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 import triton_python_backend_utils as pb_utils
 from deepfake_deploy.embedded import libtorch_rules as rules
-from deepfake_deploy.embedded.allocator import keep_freed_memory
-from deepfake_deploy.embedded.cpu_limit import usable_cpus
+from deepfake_deploy.embedded.installation import usable_cpus
 
 
 class TritonPythonModel:
@@ -33,21 +32,14 @@ class TritonPythonModel:
         self._batching = config["max_batch_size"] > 0
         self._inference_mode = rules.boolean_parameter(parameters, "INFERENCE_MODE", True)
         self._optimized = not rules.boolean_parameter(parameters, "DISABLE_OPTIMIZED_EXECUTION", False)
-        torch.backends.cudnn.enabled = not rules.boolean_parameter(parameters, "DISABLE_CUDNN", False)
-        keep_freed_memory()
         if (threads := rules.integer_parameter(parameters, "INTRA_OP_THREAD_COUNT")) is not None and threads > 0:
             torch.set_num_threads(threads)
         elif "OMP_NUM_THREADS" not in os.environ:  # as for LibTorch, where it is what limits the threads
             torch.set_num_threads(usable_cpus())
-        if (threads := rules.integer_parameter(parameters, "INTER_OP_THREAD_COUNT")) is not None and threads > 0:
-            torch.set_num_interop_threads(threads)
 
         self._device = self._instance_device(args)
-        path = (
-            Path(args["model_repository"])
-            / args["model_version"]
-            / (config.get("default_model_filename") or "model.pt")
-        )
+        file_name = config.get("default_model_filename") or "model.pt"
+        path = Path(args["model_repository"], args["model_version"], file_name)
         if not path.is_file():
             raise FileNotFoundError(f"unable to find '{path}'; `deepfake export` writes it")
         try:

@@ -1,18 +1,44 @@
-"""Keeps the notes and progress bars of the libraries where they belong."""
+"""What an export tells its caller: its steps and its errors, and nothing of the libraries below it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import huggingface_hub.utils
 import transformers
 
 
+class ExportError(Exception):
+    """The checkpoint was not exported; what was in the repository before is still there.
+
+    One line: the thing, the reason and the way out.
+    """
+
+
+class HubUnreachableError(ExportError):
+    """The Hugging Face Hub did not answer. The one error that `make demo` goes on after."""
+
+
+class Progress(Protocol):
+    """Told of each step; what it shows, and where, is its own affair."""
+
+    def step(self, description: str) -> None:
+        """A step begins, and the one before it is done."""
+
+    def advance(self) -> None:
+        """A part of the current step is done."""
+
+    def aside(self) -> AbstractContextManager[object]:
+        """Leave the terminal to another library's progress bars."""
+
+
 @contextlib.contextmanager
 def silent_transformers() -> Iterator[None]:
-    """Its notes on token ids and loss types do not concern an image classifier, and the export draws its own progress."""
+    """No progress bars, and no notes on token ids and loss types, which do not concern an image classifier."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
