@@ -14,7 +14,7 @@ from PIL import Image
 
 from loadtests.capacity.bottleneck import find_bottleneck
 from loadtests.capacity.recommendation import recommend, scaling_patch
-from loadtests.capacity.report import Circumstances, Report, render, write
+from loadtests.capacity.report import Report, render, write
 from loadtests.capacity.search import Found, search
 from loadtests.capacity.step import Step
 from tests.support.made_steps import step
@@ -173,31 +173,29 @@ def test_the_patch_replaces_what_the_component_sets(kind: str, file: Any) -> Non
 
 
 def report(found: Found, **changes: Any) -> Report:
-    around = Circumstances(
-        **{
-            "date": "2030-01-01 00:00 UTC",
-            "command": "python loadtests/capacity.py",
-            "url": "grpc://triton:8001",
-            "server_is_here": True,
-            "payload": "pixels",
-            "processor": "a <fast> one",
-            "cores": 2,
-            "generators": 1,
-            "model": "deepfake_vs_real",
-            "model_version": "1",
-            "max_batch_size": 8,
-            "weights": "stand-in weights, bf16",
-            "stand_in": False,
-            "slo_p95_ms": 100.0,
-            "step_seconds": 20.0,
-            "settle_seconds": 2.0,
-            "repeats": 3,
-            "estimate": 40.0,
-            "headroom": 0.25,
-            "traffic": 100.0,
-            **changes,
-        }
-    )
+    around: dict[str, Any] = {
+        "date": "2030-01-01 00:00 UTC",
+        "command": "python loadtests/capacity.py",
+        "url": "grpc://triton:8001",
+        "server_is_here": True,
+        "payload": "pixels",
+        "processor": "a <fast> one",
+        "cores": 2,
+        "generators": 1,
+        "model": "deepfake_vs_real",
+        "model_version": "1",
+        "max_batch_size": 8,
+        "weights": "stand-in weights, bf16",
+        "stand_in": False,
+        "slo_p95_ms": 100.0,
+        "step_seconds": 20.0,
+        "settle_seconds": 2.0,
+        "repeats": 3,
+        "estimate": 40.0,
+        "headroom": 0.25,
+        "traffic": 100.0,
+        **changes,
+    }
     return Report(around, found, find_bottleneck(found, 100.0, 2), recommend(found, 0.25, 100.0))
 
 

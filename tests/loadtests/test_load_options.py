@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from deepfake_cli.credentials import CredentialFiles
 
-from loadtests.capacity.options import check, credentials, parser
+from loadtests.capacity.__main__ import check_all, credentials, parser
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for
 
 
@@ -51,9 +51,9 @@ def test_the_capacity_search_takes_them_for_a_server_that_is_named() -> None:
     options = parser().parse_args(["--tls-ca", "ca.pem", "--token-file", "t"])
     assert credentials(options) == CredentialFiles(Path("ca.pem"), token_file=Path("t"))
     with pytest.raises(ValueError, match="for a server that --url names"):
-        check(options)
+        check_all(options)
     with pytest.raises(ValueError, match=r"grpc://a:1: TLS files are for grpcs:// and https:// URLs"):
-        check(parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
+        check_all(parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
 
 
 def test_known_answers_are_a_path() -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from loadtests.traffic.thresholds import broken, p95_ms
+
+@pytest.fixture(autouse=True)
+def without_locusts_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locust patches sockets and threads of whoever imports it."""
+    monkeypatch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
 
 
 @pytest.fixture
 def users_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The number of users of a shape at each of some seconds, with 40 users and 100 s as the options."""
-    # Locust patches sockets and threads of whoever imports it; here only its base class is wanted.
-    monkeypatch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
     from loadtests.traffic.shapes import Shape
 
     def users(shape: str, seconds: list[float]) -> list[int | None]:
@@ -58,6 +60,8 @@ def test_every_shape_ends_and_never_exceeds_the_users(users_at: Any, shape: str)
 
 
 def test_a_failure_is_slower_than_any_answer() -> None:
+    from loadtests.traffic.lifecycle import p95_ms
+
     assert p95_ms({10: 95}, 95) == 10
     assert p95_ms({10: 95}, 100) == 10
     assert p95_ms({10: 94, 500: 1}, 100) == 500
@@ -84,6 +88,8 @@ def total(answered: dict[float, int], failures: int) -> Any:
     ],
 )
 def test_what_was_not_kept_is_named(figures: Any, slo: float, failure_rate: float, reasons: list[str]) -> None:
+    from loadtests.traffic.lifecycle import broken
+
     found = broken(figures, slo, failure_rate)
     assert len(found) == len(reasons)
     assert all(line.startswith(reason) for line, reason in zip(found, reasons, strict=True))

@@ -13,7 +13,12 @@ SLOW_SECONDS = 5.0
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that takes long and is not marked fails, or `make test` would grow slow unseen."""
     report = yield
-    if report.when == "call" and report.passed and report.duration > SLOW_SECONDS and not item.get_closest_marker("slow"):
+    if (
+        report.when == "call"
+        and report.passed
+        and report.duration > SLOW_SECONDS
+        and not item.get_closest_marker("slow")
+    ):
         report.outcome = "failed"
         report.longrepr = f"took {report.duration:.1f} s: make it faster, or mark it with @pytest.mark.slow"
     return report

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import aiohttp
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
-from .contestants import Call
+from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, wrong
+from loadtests.traffic.pool import Item, KnownAnswer, Stream
+
+#: A file uploaded for Gradio's queue; a form with `image` or, as a list, `images`; the plain file as the body; or through
+#: this project's client, the file or its pixels.
+Call = Literal["gradio", "file", "files", "body", "triton-image", "triton-pixels"]
 
 #: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
 DEADLINE_SECONDS = 90.0
 _MOST_CALLERS = 512
 _BOUNDARY = "deepfake-vs-real-boundary"
+_KNOWN_RATE = 0.05
 
 
 class CallError(Exception):
@@ -26,7 +32,7 @@ class CallError(Exception):
 
 
 class Caller(Protocol):
-    """What one load generator calls a server with; for any number of requests at a time."""
+    """What a server is called with; for any number of requests at a time."""
 
     def prepare(self, file: bytes) -> Any:
         """A request for the image, before its clock starts."""
@@ -50,8 +56,8 @@ async def open_caller(call: Call, url: str) -> Caller:
     if call == "gradio":
         return await asyncio.to_thread(GradioCaller, url)
     if call in ("triton-image", "triton-pixels"):
-        return TritonCaller(url, decode="server" if call == "triton-image" else "client")
-    return HttpCaller(url, None if call == "body" else "image" if call == "file" else "images")
+        return TritonCaller(url, "server" if call == "triton-image" else "client")
+    return HttpCaller(url, {"body": None, "file": "image", "files": "images"}[call])
 
 
 class HttpCaller:
@@ -63,24 +69,17 @@ class HttpCaller:
 
     def __init__(self, url: str, field: str | None) -> None:
         self._url = f"{url}/classify"
-        self._field = field
+        part = f'Content-Disposition: form-data; name="{field}"; filename="image.jpg"\r\nContent-Type: image/jpeg'
+        self._head = f"--{_BOUNDARY}\r\n{part}\r\n\r\n".encode() if field else b""
+        self._tail = f"\r\n--{_BOUNDARY}--\r\n".encode() if field else b""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_MOST_CALLERS),
             timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
-            headers={
-                "Content-Type": "image/jpeg" if field is None else f"multipart/form-data; boundary={_BOUNDARY}",
-                "Accept": "application/json",
-            },
+            headers={"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}" if field else "image/jpeg"},
         )
 
     def prepare(self, file: bytes) -> bytes:
-        if self._field is None:
-            return file
-        head = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{self._field}"; filename="image.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        return b"".join((head.encode(), file, f"\r\n--{_BOUNDARY}--\r\n".encode()))
+        return self._head + file + self._tail
 
     async def send(self, request: bytes) -> Mapping[str, float]:
         try:
@@ -105,7 +104,7 @@ class HttpCaller:
 class TritonCaller:
     """This project's client, without retries."""
 
-    def __init__(self, url: str, decode: Any) -> None:
+    def __init__(self, url: str, decode: Literal["client", "server"]) -> None:
         self._client = AsyncDeepfakeClient(
             url, decode=decode, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=_MOST_CALLERS
         )
@@ -129,7 +128,7 @@ class GradioCaller:
     def __init__(self, url: str) -> None:
         import gradio_client
 
-        self._file: Callable[..., Any] = gradio_client.handle_file
+        self._gradio = gradio_client
         self._folder = tempfile.TemporaryDirectory(prefix="deepfake-peers-")
         self._count = 0
         self._threads = ThreadPoolExecutor(_MOST_CALLERS, "gradio-caller")
@@ -151,7 +150,8 @@ class GradioCaller:
 
     def _send(self, path: Path) -> Mapping[str, float]:
         try:
-            answer = self._client.submit(self._file(path), api_name="/classify").result(timeout=DEADLINE_SECONDS)
+            job = self._client.submit(self._gradio.handle_file(path), api_name="/classify")
+            answer = job.result(timeout=DEADLINE_SECONDS)
         except Exception as error:  # as above
             raise CallError(f"gradio_client: {type(error).__name__}") from None
         try:
@@ -169,3 +169,39 @@ def _scores(found: Any) -> Mapping[str, float]:
     if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
         raise CallError("wrong answer: no scores")
     return found
+
+
+class JudgingSender:
+    """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
+
+    def __init__(self, caller: Caller, known: Sequence[KnownAnswer]) -> None:
+        self._caller = caller
+        self._stream = Stream("image", known=known, known_rate=_KNOWN_RATE)
+        self._labels = frozenset(known[0].scores)
+
+    def next(self) -> tuple[Item, Any]:
+        item = self._stream.next()
+        return item, self._caller.prepare(item.payload)
+
+    async def send(self, request: tuple[Item, Any]) -> str | None:
+        item, prepared = request
+        try:
+            scores = await self._caller.send(prepared)
+        except CallError as error:
+            return str(error)
+        return wrong(scores, item.known, self._labels, SCORE_TOLERANCE)
+
+
+async def check_known(caller: Caller, known: Sequence[KnownAnswer]) -> None:
+    """Asks for all at a time, so that they meet in batches.
+
+    Raises:
+        CallError: one has no scores, or others than the known ones.
+    """
+    answers = await asyncio.gather(*(caller.send(caller.prepare(each.payload)) for each in known))
+    for image, scores in zip(known, answers, strict=True):
+        if contradicts(scores, image, SCORE_TOLERANCE):
+            got, expected = (
+                ", ".join(f"{label} {score:.3f}" for label, score in each.items()) for each in (scores, image.scores)
+            )
+            raise CallError(f"wrong answer: {got or 'nothing'} in place of {expected}")
