@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import shlex
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from loadtests.capacity.bottleneck import find_bottleneck, shown_ms
 from loadtests.capacity.recommendation import recommend
 from loadtests.capacity.report import Report, write
 from loadtests.capacity.resources import cores, processor_name, server_pid
-from loadtests.capacity.search import search
+from loadtests.capacity.search import Offer, search
 from loadtests.capacity.step import Setup, Step, run_step
 from loadtests.capacity.triton_metrics import scrape
 from loadtests.traffic.answers import SCORE_TOLERANCE, learn, read
@@ -184,7 +185,7 @@ def _measure(server: _Server, client: DeepfakeClient, options: argparse.Namespac
     )
     with Generators(load, options.generators) as generators:
         estimate = _estimate(generators, options)
-        found = search(_Offer(generators, setup), estimate, options.repeats)
+        found = search(_offer(generators, setup), estimate, options.repeats)
     bottleneck = find_bottleneck(found, options.slo_p95_ms, cores())
     around = _circumstances(options, server, client, setup) | {"estimate": estimate}
     return Report(around, found, bottleneck, recommend(found, options.headroom, options.traffic))
@@ -206,21 +207,19 @@ def _estimate(generators: Generators, options: argparse.Namespace) -> float:
     return rate
 
 
-class _Offer:
+def _offer(generators: Generators, setup: Setup) -> Offer:
     """Runs steps, each with a seed of its own, and tells of each."""
+    numbers = itertools.count(1)
 
-    def __init__(self, generators: Generators, setup: Setup) -> None:
-        self._generators, self._setup, self._count = generators, setup, 0
-
-    def __call__(self, rate: float, repeat: bool) -> Step:
-        self._count += 1
-        step = run_step(self._generators, self._setup, rate, self._count, repeat=repeat)
+    def offer(rate: float, repeat: bool) -> Step:
+        number = next(numbers)
+        step = run_step(generators, setup, rate, number, repeat=repeat)
         failed = f", {sum(step.failures.values())} failed" if step.failures else ""
-        _tell(
-            f"{self._count:2d}. offered {rate:.3g}/s: answered {step.answered:.3g}/s, p95 {shown_ms(step.p95_ms)}{failed}"
-            f" - {'held' if step.met else 'broken'}"
-        )
+        found = f"answered {step.answered:.3g}/s, p95 {shown_ms(step.p95_ms)}{failed}"
+        _tell(f"{number:2d}. offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
         return step
+
+    return offer
 
 
 def _circumstances(

@@ -11,33 +11,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from deepfake_deploy.export import MODEL_NAME, Precision
 
-from loadtests.studies.serving import (
-    Served,
-    ServedRun,
-    configuration_path,
-    export,
-    read_configuration,
-    saturating,
-    serve,
-)
-from loadtests.studies.table import (
-    Result,
-    circumstances,
-    figure,
-    markdown_table,
-    ratio,
-    run_study,
-    seconds,
-    shown,
-    study_parser,
-    tell,
-)
+from loadtests.studies import table
+from loadtests.studies.serving import Served, ServedRun, export, max_batch_size, saturating, serve
 from loadtests.studies.worker import Worker, bare_model, card_code
 
 SERVED_SHARE = 0.95
@@ -56,10 +38,10 @@ class Contest:
     bare_rounds: list[float] = field(default_factory=list)
     served_rounds: list[ServedRun] = field(default_factory=list)
 
-    def find_best_batch(self, seconds: float) -> None:
+    def find_best_batch(self, batches: Sequence[int], seconds: float) -> None:
         """By the better of two short rounds each, in turns; the rounds that count come after."""
-        rates = dict.fromkeys(BATCHES, 0.0)
-        for batch in BATCHES * 2:
+        rates = dict.fromkeys(batches, 0.0)
+        for batch in [*batches, *batches]:
             rates[batch] = max(rates[batch], self._bare(batch, seconds))
         self.batch = max(rates, key=lambda batch: rates[batch])
 
@@ -72,13 +54,15 @@ class Contest:
 
 
 def main() -> None:
-    parser = study_parser(__doc__, rounds=5)
+    parser = table.study_parser(__doc__, rounds=5)
     parser.add_argument("--precision", action="append", choices=["fp32", "bf16", "auto"], help="may be repeated")
-    parser.add_argument("--seconds", type=seconds, default=12.0, help="of each measurement (default: %(default)s)")
-    run_study("ceiling", parser.parse_args(), measure, page)
+    parser.add_argument(
+        "--seconds", type=table.seconds, default=12.0, help="of each measurement (default: %(default)s)"
+    )
+    table.run_study("ceiling", parser.parse_args(), measure, page)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Result:
+def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     gpu = torch.cuda.is_available()
     contests: dict[str, Contest] = {}
     card_rounds, best = [], None
@@ -90,45 +74,45 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
             if asked == "auto":
                 best = precision.value
             if precision.value not in contests:
-                size = read_configuration(configuration_path(target, gpu=gpu)).max_batch_size
                 bare = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
-                contests[precision.value] = Contest(bare, stack.enter_context(serve(target, saturating(size))))
+                callers = saturating(max_batch_size(target, gpu=gpu))
+                contests[precision.value] = Contest(bare, stack.enter_context(serve(target, callers)))
         card = stack.enter_context(
             card_code(options.model, options.revision, options.repository / MODEL_NAME / "labels.txt")
         )
         for contest in contests.values():
-            contest.find_best_batch(options.seconds / 4)
+            contest.find_best_batch(BATCHES, options.seconds / 4)
         for number in range(options.rounds):
-            tell(f"Round {number + 1} of {options.rounds}")
+            table.tell(f"Round {number + 1} of {options.rounds}")
             card_rounds.append(card.ask(seconds=options.seconds)["images_per_second"])
             for contest in contests.values():
                 contest.round(options.seconds)
     found = {name: outcome(contest, card_rounds) for name, contest in contests.items()}
     return {
-        "circumstances": circumstances("ceiling", options.model),
+        "circumstances": table.circumstances("ceiling", options.model),
         "best": best,
         "precisions": found,
-        "card": figure(card_rounds),
+        "card": table.figure(card_rounds),
         "missed": judge(found, best),
     }
 
 
-def outcome(contest: Contest, card_rounds: list[float]) -> Result:
+def outcome(contest: Contest, card_rounds: list[float]) -> table.Result:
     """What the rounds of one precision come to."""
     served = [run.images_per_second for run in contest.served_rounds]
     return {
-        "bare": figure(contest.bare_rounds),
+        "bare": table.figure(contest.bare_rounds),
         "bare_batch": contest.batch,
-        "served": figure(served),
-        "served_to_bare": ratio(served, contest.bare_rounds),
-        "served_to_card": ratio(served, card_rounds),
-        "batch": figure([run.batch for run in contest.served_rounds]),
-        "busy": figure([run.busy for run in contest.served_rounds]),
-        "generator_cores": figure([run.generator_cores for run in contest.served_rounds]),
+        "served": table.figure(served),
+        "served_to_bare": table.ratio(served, contest.bare_rounds),
+        "served_to_card": table.ratio(served, card_rounds),
+        "batch": table.figure([run.batch for run in contest.served_rounds]),
+        "busy": table.figure([run.busy for run in contest.served_rounds]),
+        "generator_cores": table.figure([run.generator_cores for run in contest.served_rounds]),
     }
 
 
-def judge(precisions: dict[str, Result], best: str | None) -> list[str]:
+def judge(precisions: dict[str, table.Result], best: str | None) -> list[str]:
     """What was promised and not kept; the medians of the rounds count.
 
     Args:
@@ -137,20 +121,22 @@ def judge(precisions: dict[str, Result], best: str | None) -> list[str]:
     missed = []
     for name, found in precisions.items():
         if found["served_to_bare"]["median"] < SERVED_SHARE:
-            missed.append(f"{name}: served {shown(found['served_to_bare'])} of the bare model, under {SERVED_SHARE}")
+            missed.append(
+                f"{name}: served {table.shown(found['served_to_bare'])} of the bare model, under {SERVED_SHARE}"
+            )
         if name == best and found["served_to_card"]["median"] < CARD_FACTOR:
             missed.append(
-                f"{name}: served {shown(found['served_to_card'])} times the card's own code, under {CARD_FACTOR}"
+                f"{name}: served {table.shown(found['served_to_card'])} times the card's own code, under {CARD_FACTOR}"
             )
     return missed
 
 
-def page(result: Result) -> list[str]:
+def page(result: table.Result) -> list[str]:
     rows = [
         [
             name,
-            f"{shown(found['bare'])}, batch {found['bare_batch']}",
-            *(shown(found[column]) for column in ("served", "served_to_bare", "served_to_card")),
+            f"{table.shown(found['bare'])}, batch {found['bare_batch']}",
+            *(table.shown(found[column]) for column in ("served", "served_to_bare", "served_to_card")),
             f"{found['batch']['median']:.1f}",
             f"{found['busy']['median']:.0%}",
             f"{found['generator_cores']['median']:.2f}",
@@ -164,9 +150,9 @@ def page(result: Result) -> list[str]:
         "",
         *result["circumstances"],
         "",
-        *markdown_table(header, rows),
+        *table.markdown_table(header, rows),
         "",
-        f"The card's own code, fp32, one image at a time: {shown(result['card'])}.",
+        f"The card's own code, fp32, one image at a time: {table.shown(result['card'])}.",
         "",
         "Images per second, median of the rounds (lowest–highest); the ratios are of the same round. The bare model runs at the "
         "best of its batch sizes, with the allocator and OpenMP set as for the served one. Busy: share of the time in which "

@@ -13,9 +13,10 @@ import asyncio
 import io
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from deepfake_client import AsyncDeepfakeClient, DeepfakeClient
 from deepfake_client.preprocessing import load_image, to_pixels
 from PIL import Image
 
-from loadtests.studies.table import Result, circumstances, figure, markdown_table, run_study, shown, study_parser, tell
+from loadtests.studies import table
 from loadtests.traffic.pool import picture
 
 CONCURRENCY = 16
@@ -39,37 +40,37 @@ Run = Callable[[int], None]
 
 
 def main() -> None:
-    parser = study_parser(__doc__, rounds=7, model=False)
+    parser = table.study_parser(__doc__, rounds=7, model=False)
     parser.add_argument("--grpc-url", default="grpc://127.0.0.1:8001")
     parser.add_argument("--http-url", default="http://127.0.0.1:8000")
     parser.add_argument("--images", type=int, default=200, help="images in a round (default: %(default)s)")
-    run_study("cost", parser.parse_args(), measure, page)
+    table.run_study("cost", parser.parse_args(), measure, page)
 
 
-def measure(options: argparse.Namespace, _: Path) -> Result:
-    grpc, http = options.grpc_url.removeprefix("grpc://"), options.http_url.removeprefix("http://")
-    callers = {
-        "gRPC, threads": (lambda: _our_threads(options.grpc_url), lambda: _bare_threads(tritonclient.grpc, grpc)),
-        "HTTP, threads": (lambda: _our_threads(options.http_url), lambda: _bare_threads(tritonclient.http, http)),
-        "gRPC, asyncio": (lambda: _our_tasks(options.grpc_url), lambda: _bare_tasks(tritonclient.grpc.aio, grpc)),
-        "HTTP, asyncio": (lambda: _our_tasks(options.http_url), lambda: _bare_tasks(tritonclient.http.aio, http)),
-    }
+def measure(options: argparse.Namespace, _: Path) -> table.Result:
     costs = {}
-    for name, (ours, bare) in callers.items():
-        tell(name)
-        with ours() as our_run, bare() as bare_run:
-            our_cost, bare_cost = _in_turns([our_run, bare_run], options)
-        more = our_cost["cpu_ms"]["median"] / bare_cost["cpu_ms"]["median"] - 1
-        costs[name] = {"ours": our_cost, "bare": bare_cost, "more": more}
+    for protocol, url in (("gRPC", options.grpc_url), ("HTTP", options.http_url)):
+        address = url.partition("://")[2]
+        threads = tritonclient.grpc if protocol == "gRPC" else tritonclient.http
+        tasks = tritonclient.grpc.aio if protocol == "gRPC" else tritonclient.http.aio
+        for name, ours, bare in (
+            ("threads", _our_threads(url), _bare_threads(threads, address)),
+            ("asyncio", _our_tasks(url), _bare_tasks(tasks, address)),
+        ):
+            table.tell(f"{protocol}, {name}")
+            with ours as our_run, bare as bare_run:
+                our_cost, bare_cost = _in_turns([our_run, bare_run], options)
+            more = our_cost["cpu_ms"]["median"] / bare_cost["cpu_ms"]["median"] - 1
+            costs[f"{protocol}, {name}"] = {"ours": our_cost, "bare": bare_cost, "more": more}
     return {
-        "circumstances": circumstances("cost", "any: the model is not part of the cost"),
+        "circumstances": table.circumstances("cost", "any: the model is not part of the cost"),
         "images": options.images,
         "decode_ms": _decoding(options.rounds),
         "callers": costs,
     }
 
 
-def _decoding(rounds: int) -> Result:
+def _decoding(rounds: int) -> table.Result:
     """CPU time to decode and resize a photo of 512 × 512."""
     photo = io.BytesIO()
     Image.fromarray(picture(512, np.random.default_rng(1))).save(photo, "JPEG", quality=90)
@@ -79,10 +80,10 @@ def _decoding(rounds: int) -> Result:
         for _ in range(100):
             to_pixels(load_image(photo.getvalue()))
         readings.append((time.process_time() - began) * 10)
-    return dict(figure(readings))
+    return dict(table.figure(readings))
 
 
-def _in_turns(runs: list[Run], options: argparse.Namespace) -> list[Result]:
+def _in_turns(runs: list[Run], options: argparse.Namespace) -> list[table.Result]:
     """CPU time of an image and images per second of each."""
     cpu_ms: list[list[float]] = [[] for _ in runs]
     rates: list[list[float]] = [[] for _ in runs]
@@ -93,44 +94,39 @@ def _in_turns(runs: list[Run], options: argparse.Namespace) -> list[Result]:
             if number:  # the first round connects and warms up
                 rates[index].append(options.images / (time.perf_counter() - wall))
                 cpu_ms[index].append((time.process_time() - cpu) / options.images * 1000)
-    return [{"cpu_ms": figure(cpu), "images_per_second": figure(rate)} for cpu, rate in zip(cpu_ms, rates, strict=True)]
+    return [
+        {"cpu_ms": table.figure(cpu), "images_per_second": table.figure(rate)}
+        for cpu, rate in zip(cpu_ms, rates, strict=True)
+    ]
 
 
-def page(result: Result) -> list[str]:
+def page(result: table.Result) -> list[str]:
     rows = []
     for name, sides in result["callers"].items():
         for side in ("ours", "bare"):
-            rows.append([name, side, shown(sides[side]["cpu_ms"], 3), shown(sides[side]["images_per_second"], 0)])
+            rows.append(
+                [name, side, table.shown(sides[side]["cpu_ms"], 3), table.shown(sides[side]["images_per_second"], 0)]
+            )
         rows.append([name, "ours over bare", f"{sides['more']:+.1%}", ""])
     return [
         "# What one process pays for an image",
         "",
         *result["circumstances"],
         "",
-        *markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
+        *table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
         "",
         f"{CONCURRENCY} requests in flight, rounds of {result['images']} images in turns, medians (lowest–highest). CPU time is "
         "the client's own; bare is tritonclient with the same tensor. Images per second depend on the batches that the "
         "server happens to form.",
         "",
-        f"Decoding and resizing a photo of 512 × 512 takes {shown(result['decode_ms'], 2)} ms in addition.",
+        f"Decoding and resizing a photo of 512 × 512 takes {table.shown(result['decode_ms'], 2)} ms in addition.",
     ]
 
 
 @contextmanager
-def _threads(call: Callable[[], object]) -> Iterator[Run]:
-    def run(images: int) -> None:
-        for _ in pool.map(lambda _: call(), range(images)):
-            pass
-
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        yield run
-
-
-@contextmanager
 def _our_threads(url: str) -> Iterator[Run]:
-    with DeepfakeClient(url) as client, _threads(lambda: client.classify_pixels(_PIXELS)) as run:
-        yield run
+    with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
+        yield lambda images: _exhaust(pool.map(lambda _: client.classify_pixels(_PIXELS), range(images)))
 
 
 @contextmanager
@@ -138,37 +134,17 @@ def _bare_threads(module: Any, address: str) -> Iterator[Run]:
     own = threading.local()  # tritonclient's HTTP client must not be shared between threads
     shared = module.InferenceServerClient(address) if module is tritonclient.grpc else None
 
-    def call() -> object:
-        if shared is None and not hasattr(own, "client"):
-            own.client = module.InferenceServerClient(address)
-        return (shared or own.client).infer(**_request(module)).as_numpy("probabilities")
+    def call(_: int) -> object:
+        if not hasattr(own, "client"):
+            own.client = shared or module.InferenceServerClient(address)
+        return own.client.infer(**_request(module)).as_numpy("probabilities")
 
-    with _threads(call) as run:
-        yield run
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        yield lambda images: _exhaust(pool.map(call, range(images)))
 
 
-@contextmanager
-def _tasks(make: Callable[[], Any], call: Callable[[Any], Awaitable[object]]) -> Iterator[Run]:
-    loop, stack = asyncio.new_event_loop(), ExitStack()
-    stack.callback(loop.close)
-
-    async def connect() -> Any:
-        return make()
-
-    client = loop.run_until_complete(connect())
-
-    async def ask(images: int) -> None:
-        left = iter(range(images))
-
-        async def worker() -> None:
-            for _ in left:
-                await call(client)
-
-        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
-
-    with stack:
-        yield lambda images: loop.run_until_complete(ask(images))
-        loop.run_until_complete(client.close())
+def _exhaust(results: Iterator[object]) -> None:
+    deque(results, maxlen=0)
 
 
 @contextmanager
@@ -184,6 +160,28 @@ def _bare_tasks(module: Any, address: str) -> Iterator[Run]:
 
     with _tasks(lambda: module.InferenceServerClient(address), call) as run:
         yield run
+
+
+@contextmanager
+def _tasks(make: Callable[[], Any], call: Callable[[Any], Awaitable[object]]) -> Iterator[Run]:
+    loop = asyncio.new_event_loop()
+
+    async def connect() -> Any:
+        return make()
+
+    async def ask(images: int) -> None:
+        left = iter(range(images))
+
+        async def worker() -> None:
+            for _ in left:
+                await call(client)
+
+        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+
+    client = loop.run_until_complete(connect())
+    yield lambda images: loop.run_until_complete(ask(images))
+    loop.run_until_complete(client.close())
+    loop.close()
 
 
 def _request(module: Any) -> dict[str, Any]:

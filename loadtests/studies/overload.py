@@ -23,19 +23,12 @@ from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 
 from loadtests.capacity.resources import family
+from loadtests.studies import table
 from loadtests.studies.serving import configuration_path, read_configuration
-from loadtests.studies.table import (
-    Result,
-    circumstances,
-    markdown_table,
-    run_study,
-    seconds,
-    study_parser,
-    tell,
-)
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
 from loadtests.traffic.generator import Generators, Load
 from loadtests.traffic.loops import Sample, answers_per_second, percentile
+from loadtests.traffic.pool import PixelPool
 
 CALLERS = 32
 GOODPUT_SHARE = 0.9
@@ -48,13 +41,13 @@ _SETTLE_SHARE = 0.1
 
 
 def main() -> None:
-    parser = study_parser(__doc__, rounds=1, model=False)
-    parser.add_argument("--seconds", type=seconds, default=60.0, help="of overload (default: %(default)s)")
-    parser.add_argument("--factor", type=seconds, default=4.0, help="times the capacity (default: %(default)s)")
-    run_study("overload", parser.parse_args(), measure, page)
+    parser = table.study_parser(__doc__, rounds=1, model=False)
+    parser.add_argument("--seconds", type=table.seconds, default=60.0, help="of overload (default: %(default)s)")
+    parser.add_argument("--factor", type=table.seconds, default=4.0, help="times the capacity (default: %(default)s)")
+    table.run_study("overload", parser.parse_args(), measure, page)
 
 
-def measure(options: argparse.Namespace, _: Path) -> Result:
+def measure(options: argparse.Namespace, _: Path) -> table.Result:
     config = read_configuration(configuration_path(options.repository))
     timeout = config.dynamic_batching.default_queue_policy.default_timeout_microseconds / 1e6
     protocols, weights = {}, "unknown"
@@ -66,17 +59,16 @@ def measure(options: argparse.Namespace, _: Path) -> Result:
             load = Load(url, frozenset(client.model_info().labels), gives_way=True)
             with Generators(load) as generators:
                 protocols[protocol] = _overload(generators, server.pid, options)
-            with DeepfakeClient(url) as after:
-                after.wait_until_ready()
+            client.classify_pixels(PixelPool().image(0))  # the one after all that gets its answer
     return {
-        "circumstances": circumstances("overload", weights),
+        "circumstances": table.circumstances("overload", weights),
         "seconds": options.seconds,
         "protocols": protocols,
         "missed": judge(protocols, timeout),
     }
 
 
-def _overload(generators: Generators, server: int, options: argparse.Namespace) -> Result:
+def _overload(generators: Generators, server: int, options: argparse.Namespace) -> table.Result:
     (calm,) = generators.closed_loop(CALLERS, max(options.seconds / 2, 5.0))
     capacity = answers_per_second(calm.answered_at)
     # Listed once: to look for children reads all of /proc.
@@ -84,7 +76,7 @@ def _overload(generators: Generators, server: int, options: argparse.Namespace) 
     memory_before, memory = _resident_mib(processes), []
     begin = time.monotonic()
     end = begin + options.seconds
-    tell(f"capacity {capacity:.1f} images/s, offering {capacity * options.factor:.1f} for {options.seconds:g} s")
+    table.tell(f"capacity {capacity:.1f} images/s, offering {capacity * options.factor:.1f} for {options.seconds:g} s")
     generators.begin(
         capacity * options.factor, begin, begin + options.seconds * _SETTLE_SHARE, end, arrivals="constant"
     )
@@ -95,7 +87,9 @@ def _overload(generators: Generators, server: int, options: argparse.Namespace) 
     return outcome(capacity, capacity * options.factor, sample, memory_before, memory)
 
 
-def outcome(capacity: float, offered: float, sample: Sample, memory_before: float, memory: Sequence[float]) -> Result:
+def outcome(
+    capacity: float, offered: float, sample: Sample, memory_before: float, memory: Sequence[float]
+) -> table.Result:
     """What an overload came to; milliseconds, seconds and MiB as named."""
     full, waited = sample.failed_ms.get(REJECTED_FULL, []), sample.failed_ms.get(REJECTED_WAITED, [])
     # The queue fills in the first quarter, and holds its images from then on.
@@ -119,7 +113,7 @@ def outcome(capacity: float, offered: float, sample: Sample, memory_before: floa
     }
 
 
-def judge(protocols: dict[str, Result], queue_timeout_seconds: float) -> list[str]:
+def judge(protocols: dict[str, table.Result], queue_timeout_seconds: float) -> list[str]:
     """What was promised and not kept."""
     missed = []
     for protocol, found in protocols.items():
@@ -140,7 +134,7 @@ def judge(protocols: dict[str, Result], queue_timeout_seconds: float) -> list[st
     return missed
 
 
-def page(result: Result) -> list[str]:
+def page(result: table.Result) -> list[str]:
     rows = [
         [
             protocol,
@@ -171,7 +165,7 @@ def page(result: Result) -> list[str]:
         "",
         *result["circumstances"],
         "",
-        *markdown_table(header, rows),
+        *table.markdown_table(header, rows),
         "",
         f"Images per second; capacity is that of {CALLERS} callers just before. Queue full: refusals, and their 99th "
         "percentile. Waited: refusals at the end of the queue timeout, and the latest. Memory of the server: before, in the "

@@ -30,7 +30,7 @@ from typing import Any
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.studies.table import Result, circumstances, figure, markdown_table, run_study, shown, study_parser, tell
+from loadtests.studies import table
 from loadtests.traffic.pool import PixelPool, numbers
 
 MODEL = "deepfake_vs_real"
@@ -60,7 +60,7 @@ class Run:
 
 
 def main() -> None:
-    parser = study_parser(__doc__, rounds=3, model=False)
+    parser = table.study_parser(__doc__, rounds=3, model=False)
     parser.add_argument("--perf-analyzer", type=Path, default=_BINARY, help="default: %(default)s")
     parser.add_argument("--callers", type=int, nargs="+", default=[8, 32], help="default: 8 32")
     parser.add_argument("--seconds", type=int, default=8, help="of each run, about (default: %(default)s)")
@@ -68,10 +68,10 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.seconds, *options.callers) < 1 or not 0 < options.tolerance < 1:
         parser.error("--seconds and --callers must be 1 or more, --tolerance between 0 and 1")
-    run_study("referee", options, measure, page)
+    table.run_study("referee", options, measure, page)
 
 
-def measure(options: argparse.Namespace, _: Path) -> Result:
+def measure(options: argparse.Namespace, _: Path) -> table.Result:
     with prepared(options.perf_analyzer) as perf_analyzer, EmbeddedTriton(options.repository) as server:
         rate = run_locust(server.grpc_url, options.callers[0], _WARM_UP_SECONDS).throughput
         rounds: dict[str, dict[str, list[Run]]] = {}
@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, _: Path) -> Result:
             for url in (server.grpc_url, server.http_url):
                 for callers in options.callers:
                     load = f"{url.partition('://')[0]}, {callers} callers"
-                    tell(f"round {number} of {options.rounds}: {load}")
+                    table.tell(f"round {number} of {options.rounds}: {load}")
                     runs = rounds.setdefault(load, {"perf_analyzer": [], "locust": []})
                     runs["perf_analyzer"].append(perf_analyzer.run(url, callers, rate, options.seconds))
                     runs["locust"].append(run_locust(url, callers, options.seconds))
@@ -88,23 +88,23 @@ def measure(options: argparse.Namespace, _: Path) -> Result:
     weights = "unknown" if provenance is None else f"{provenance.model_id}, {provenance.precision}"
     loads = {load: compare(runs) for load, runs in rounds.items()}
     return {
-        "circumstances": circumstances("referee", weights),
+        "circumstances": table.circumstances("referee", weights),
         "tolerance": options.tolerance,
         "loads": loads,
         "missed": judge(loads, options.tolerance),
     }
 
 
-def compare(runs: Mapping[str, Sequence[Run]]) -> Result:
+def compare(runs: Mapping[str, Sequence[Run]]) -> table.Result:
     """Both tools' figures for one load, and the ratio of their medians."""
-    found: Result = {}
+    found: table.Result = {}
     for name in ("throughput", "p50_ms"):
-        tools = {tool: figure([asdict(run)[name] for run in each]) for tool, each in runs.items()}
+        tools = {tool: table.figure([asdict(run)[name] for run in each]) for tool, each in runs.items()}
         found[name] = {**tools, "ratio": tools["perf_analyzer"]["median"] / tools["locust"]["median"]}
     return found
 
 
-def judge(loads: Mapping[str, Result], tolerance: float) -> list[str]:
+def judge(loads: Mapping[str, table.Result], tolerance: float) -> list[str]:
     """Figures that are further apart than 1 ± `tolerance`, whichever tool is taken for the base."""
     return [
         f"{load}: {name}, ratio {each['ratio']:.3f}"
@@ -114,9 +114,9 @@ def judge(loads: Mapping[str, Result], tolerance: float) -> list[str]:
     ]
 
 
-def page(result: Result) -> list[str]:
+def page(result: table.Result) -> list[str]:
     rows = [
-        [load, name, shown(each["perf_analyzer"]), shown(each["locust"]), f"{each['ratio']:.3f}"]
+        [load, name, table.shown(each["perf_analyzer"]), table.shown(each["locust"]), f"{each['ratio']:.3f}"]
         for load, found in result["loads"].items()
         for name, each in (("images/s", found["throughput"]), ("p50 ms", found["p50_ms"]))
     ]
@@ -126,7 +126,7 @@ def page(result: Result) -> list[str]:
         "",
         *result["circumstances"],
         "",
-        *markdown_table(["load", "figure", "perf_analyzer", "Locust", "ratio"], rows, words=2),
+        *table.markdown_table(["load", "figure", "perf_analyzer", "Locust", "ratio"], rows, words=2),
         "",
         "Medians of the rounds (lowest–highest), no two requests with the same image. Both are counted from the first request "
         "to the last answer. What they print themselves differs: perf_analyzer's windows end at whole seconds, between two "
@@ -179,11 +179,7 @@ class PerfAnalyzer:
     images: Path
 
     def run(self, url: str, callers: int, rate: float, run_seconds: float) -> Run:
-        """A closed loop of `callers` for about `run_seconds`, or fewer, at a server that does about `rate` images/s.
-
-        Raises:
-            RunError: it failed, or sent an image twice.
-        """
+        """A closed loop of `callers` for at most `run_seconds` at a server that does about `rate` images per second."""
         protocol, _, address = url.partition("://")
         # It goes on for some four seconds more than its windows.
         wanted = min(rate * run_seconds, _MOST_REQUESTS - callers - 4 * rate)

@@ -64,6 +64,11 @@ def read_configuration(path: Path) -> ModelConfig:
     return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
 
 
+def max_batch_size(repository: Path, *, gpu: bool = False) -> int:
+    """Of the classifier, as the server reads it."""
+    return int(read_configuration(configuration_path(repository, gpu=gpu)).max_batch_size)
+
+
 @dataclass(frozen=True, slots=True)
 class ServedRun:
     """One round of a server under load. Times in ms."""

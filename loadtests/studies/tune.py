@@ -26,26 +26,17 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.capacity.resources import cores
+from loadtests.studies import table
 from loadtests.studies.serving import (
     Served,
     ServedRun,
     configuration_path,
     export,
+    max_batch_size,
     read_configuration,
     saturating,
     serve,
     without_versions,
-)
-from loadtests.studies.table import (
-    Result,
-    circumstances,
-    figure,
-    markdown_table,
-    run_study,
-    seconds,
-    shown,
-    study_parser,
-    tell,
 )
 from loadtests.studies.worker import Worker, bare_model
 
@@ -55,6 +46,9 @@ SMALL_PAGES = {"THP_MEM_ALLOC_ENABLE": "0"}
 GLIBC = {**SMALL_PAGES, **{name: None for name in TORCH_ENVIRONMENT if name.startswith("MALLOC_")}}
 # What libgomp does where OMP_WAIT_POLICY is not set.
 _SPIN_A_WHILE = {"GOMP_SPINCOUNT": "300000"}
+
+
+Change = Callable[[ModelConfig], None]
 
 
 @dataclass(frozen=True)
@@ -76,41 +70,34 @@ class BareRow:
         return self.precision, tuple(self.environment.items())
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Numbers of the model's configuration; None leaves what is shipped."""
-
-    max_batch_size: int | None = None
-    max_queue_delay_microseconds: int | None = None
-    instances: int | None = None
-    at_once: bool = False
-    """All instances compute at the same time, in place of taking turns."""
-    threads: int | None = None
-    """INTRA_OP_THREAD_COUNT."""
-    decoder_queue_delay_microseconds: int | None = None
-
-
 @dataclass(frozen=True)
 class ServedRow:
     """One row of a served model's table."""
 
     factor: str
     setting: str
-    settings: Settings = field(default_factory=Settings)
+    change: Change | None = None
+    """Of the configuration of `model`, from what is shipped."""
+    model: str = MODEL_NAME
     environment: Mapping[str, str] = field(default_factory=dict)
+    batches_at_once: int = 1
 
 
 def main() -> None:
-    parser = study_parser(__doc__, rounds=3)
-    parser.add_argument("--bare-seconds", type=seconds, default=2.0, help="of a bare round (default: %(default)s)")
-    parser.add_argument("--served-seconds", type=seconds, default=8.0, help="of a served round (default: %(default)s)")
+    parser = table.study_parser(__doc__, rounds=3)
+    parser.add_argument(
+        "--bare-seconds", type=table.seconds, default=2.0, help="of a bare round (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--served-seconds", type=table.seconds, default=8.0, help="of a served round (default: %(default)s)"
+    )
     options = parser.parse_args()
     if torch.cuda.is_available():
         sys.exit("tune: this is the sweep for a CPU; run `make gpu`, or hide the GPU with CUDA_VISIBLE_DEVICES=")
-    run_study("tune", options, measure, page)
+    table.run_study("tune", options, measure, page)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Result:
+def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     config = read_configuration(configuration_path(options.repository))
     batch, delay = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
     models: dict[Precision, Path] = {}
@@ -127,7 +114,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
             exported(precision)
     bare = sweep_bare(bare_rows(shipped, batch, cores()), models, options)
 
-    def sweep(rows: list[ServedRow], payload: Literal["pixels", "image"]) -> list[Result]:
+    def sweep(rows: list[ServedRow], payload: Literal["pixels", "image"]) -> list[table.Result]:
         return sweep_served(rows, models[shipped], payload, options, folder)
 
     tables = {
@@ -138,7 +125,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
     for rows in tables.values():
         for row in rows:
             row["share"] = row["images_per_second"]["median"] / rows[0]["images_per_second"]["median"]
-    return {"circumstances": circumstances("tune", options.model), **tables}
+    return {"circumstances": table.circumstances("tune", options.model), **tables}
 
 
 def bare_rows(shipped: Precision, batch: int, cores: int) -> list[BareRow]:
@@ -165,30 +152,71 @@ def bare_rows(shipped: Precision, batch: int, cores: int) -> list[BareRow]:
 def served_rows(batch: int, delay_us: int, cores: int) -> list[ServedRow]:
     """Rows for the embedded Triton at saturation; the first is what is shipped."""
     half = max(cores // 2, 1)
-    rows = [
-        ServedRow("as shipped", f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"),
-        ServedRow("max_batch_size", str(max(batch // 2, 1)), Settings(max_batch_size=max(batch // 2, 1))),
-        ServedRow("max_batch_size", str(batch * 2), Settings(max_batch_size=batch * 2)),
-        ServedRow("queue delay", "0", Settings(max_queue_delay_microseconds=0)),
-        ServedRow("instances", "1", Settings(instances=1)),
-        ServedRow("instances", "2 at once", Settings(at_once=True)),
-        ServedRow("instances", f"2 at once, each on {half} of {cores} cores", Settings(at_once=True, threads=half)),
+    shipped = f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"
+    return [
+        ServedRow("as shipped", shipped),
+        ServedRow("max_batch_size", str(max(batch // 2, 1)), _batch_size(max(batch // 2, 1))),
+        ServedRow("max_batch_size", str(batch * 2), _batch_size(batch * 2)),
+        ServedRow("queue delay", "0", _no_queue_delay),
+        ServedRow("instances", "1", _one_instance),
+        ServedRow("instances", "2 at once", _at_once(), batches_at_once=2),
+        ServedRow("instances", f"2 at once, each on {half} of {cores} cores", _at_once(half), batches_at_once=2),
         ServedRow("waiting threads", "spin for 3 ms, OpenMP's default", environment=_SPIN_A_WHILE),
+        *([ServedRow("threads", str(cores - 1), _threads(cores - 1))] if cores > 1 else []),
     ]
-    return [*rows, *([ServedRow("threads", str(cores - 1), Settings(threads=cores - 1))] if cores > 1 else [])]
 
 
 def image_rows() -> list[ServedRow]:
     """Rows for callers who send image files; the first is what is shipped."""
-    no_delay = Settings(decoder_queue_delay_microseconds=0)
     return [
         ServedRow("as shipped", "2 instances in turns"),
-        ServedRow("image_decoder's queue delay", "0", no_delay),
-        ServedRow("instances", "1", Settings(instances=1)),
+        ServedRow("image_decoder's queue delay", "0", _no_queue_delay, "image_decoder"),
+        ServedRow("instances", "1", _one_instance),
     ]
 
 
-def sweep_bare(rows: list[BareRow], models: Mapping[Precision, Path], options: argparse.Namespace) -> list[Result]:
+def _batch_size(size: int) -> Change:
+    def change(config: ModelConfig) -> None:
+        config.max_batch_size = size
+        warm = [entry for entry in config.model_warmup if entry.batch_size < size]
+        full = config.model_warmup[-1]
+        full.name, full.batch_size = f"batch {size}", size
+        kept = [*warm, full]
+        del config.model_warmup[:]
+        config.model_warmup.extend(kept)
+
+    return change
+
+
+def _no_queue_delay(config: ModelConfig) -> None:
+    config.dynamic_batching.max_queue_delay_microseconds = 0
+
+
+def _one_instance(config: ModelConfig) -> None:
+    config.instance_group[0].count = 1
+
+
+def _threads(count: int) -> Change:
+    def change(config: ModelConfig) -> None:
+        config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(count)
+
+    return change
+
+
+def _at_once(threads: int | None = None) -> Change:
+    """All instances compute at the same time, in place of taking turns."""
+
+    def change(config: ModelConfig) -> None:
+        config.instance_group[0].ClearField("rate_limiter")
+        if threads:
+            _threads(threads)(config)
+
+    return change
+
+
+def sweep_bare(
+    rows: list[BareRow], models: Mapping[Precision, Path], options: argparse.Namespace
+) -> list[table.Result]:
     """Each row for `--bare-seconds` and at least two passes, in every round."""
     answers: list[list[dict[str, float]]] = [[] for _ in rows]
     with contextlib.ExitStack() as stack:
@@ -198,7 +226,7 @@ def sweep_bare(rows: list[BareRow], models: Mapping[Precision, Path], options: a
                 worker = bare_model(models[row.precision], environment=row.environment)
                 processes[row.process] = stack.enter_context(worker)
         for number in range(options.rounds):
-            tell(f"bare model, round {number + 1} of {options.rounds}")
+            table.tell(f"bare model, round {number + 1} of {options.rounds}")
             for row, found in zip(rows, answers, strict=True):
                 question = {"batch": row.batch, "threads": row.threads, "attention": row.attention}
                 found.append(processes[row.process].ask(seconds=options.bare_seconds, **question))
@@ -206,7 +234,10 @@ def sweep_bare(rows: list[BareRow], models: Mapping[Precision, Path], options: a
         {
             "factor": row.factor,
             "setting": row.setting,
-            **{name: figure([answer[name] for answer in found]) for name in ("images_per_second", "faults_per_image")},
+            **{
+                name: table.figure([answer[name] for answer in found])
+                for name in ("images_per_second", "faults_per_image")
+            },
         }
         for row, found in zip(rows, answers, strict=True)
     ]
@@ -214,79 +245,51 @@ def sweep_bare(rows: list[BareRow], models: Mapping[Precision, Path], options: a
 
 def sweep_served(
     rows: list[ServedRow], model: Path, payload: Literal["pixels", "image"], options: argparse.Namespace, folder: Path
-) -> list[Result]:
+) -> list[table.Result]:
     """Each row's server for `--served-seconds` in every round; all run side by side, and only one is asked at a time."""
     runs: list[list[ServedRun]] = [[] for _ in rows]
     with contextlib.ExitStack() as stack:
         servers: list[Served] = []
         for index, row in enumerate(rows):
-            tell(f"embedded Triton {index + 1} of {len(rows)} starts")
-            target = write_repository(options.repository, folder / f"{payload}-{index}", model, row.settings)
-            size = read_configuration(configuration_path(target)).max_batch_size
-            # Two instances at once have two batches in work.
-            callers = saturating(size * (2 if row.settings.at_once else 1)) if payload == "pixels" else IMAGE_CALLERS
+            table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
+            target = write_repository(options.repository, folder / f"{payload}-{index}", model, row)
+            callers = saturating(max_batch_size(target) * row.batches_at_once) if payload == "pixels" else IMAGE_CALLERS
             servers.append(stack.enter_context(serve(target, callers, payload=payload, environment=row.environment)))
         for number in range(options.rounds):
-            tell(f"{payload}, round {number + 1} of {options.rounds}")
+            table.tell(f"{payload}, round {number + 1} of {options.rounds}")
             for server, found in zip(servers, runs, strict=True):
                 found.append(server.measure(options.served_seconds))
     return [
         {
             "factor": row.factor,
             "setting": row.setting,
-            **{name: figure([getattr(run, name) for run in found]) for name in ServedRun.__dataclass_fields__},
+            **{name: table.figure([getattr(run, name) for run in found]) for name in ServedRun.__dataclass_fields__},
         }
         for row, found in zip(rows, runs, strict=True)
     ]
 
 
-def write_repository(source: Path, target: Path, model: Path, settings: Settings) -> Path:
-    """Copies `source` without its weights, links `model` into it, and changes the CPU's configuration.
+def write_repository(source: Path, target: Path, model: Path, row: ServedRow) -> Path:
+    """Copies `source` without its weights, links `model` into it, and changes a configuration for the CPU.
 
     The ensemble and its decoder are left out where the batch size is not what theirs is.
     """
     shutil.copytree(source, target, ignore=without_versions)
-    for name in _ENSEMBLE if settings.max_batch_size else ():
-        shutil.rmtree(target / name)
     version = target / MODEL_NAME / str(FIRST_VERSION)
     version.mkdir()
     os.link(model, version / MODEL_FILE)
-    _edit(configuration_path(target), lambda config: _change(config, settings))
-    if (delay := settings.decoder_queue_delay_microseconds) is not None:
-
-        def change(config: ModelConfig) -> None:
-            config.dynamic_batching.max_queue_delay_microseconds = delay
-
-        _edit(configuration_path(target, model="image_decoder"), change)
+    path = configuration_path(target, model=row.model)
+    config = read_configuration(path)
+    size = config.max_batch_size
+    if row.change:
+        row.change(config)
+    path.write_text(text_format.MessageToString(config), encoding="utf-8")
+    for name in _ENSEMBLE if config.max_batch_size != size else ():
+        shutil.rmtree(target / name)
     return target
 
 
-def _edit(path: Path, change: Callable[[ModelConfig], None]) -> None:
-    config = read_configuration(path)
-    change(config)
-    path.write_text(text_format.MessageToString(config), encoding="utf-8")
-
-
-def _change(config: ModelConfig, settings: Settings) -> None:
-    if (size := settings.max_batch_size) is not None:
-        config.max_batch_size = size
-        warm = [entry for entry in config.model_warmup if entry.batch_size < size]
-        full = type(config.model_warmup[0])()
-        full.CopyFrom(config.model_warmup[0])
-        full.name, full.batch_size = f"batch {size}", size
-        del config.model_warmup[:]
-        config.model_warmup.extend([*warm, full])
-    if settings.max_queue_delay_microseconds is not None:
-        config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_microseconds
-    if settings.instances is not None:
-        config.instance_group[0].count = settings.instances
-    if settings.at_once:
-        config.instance_group[0].ClearField("rate_limiter")
-    if settings.threads is not None:
-        config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(settings.threads)
-
-
-def page(result: Result) -> list[str]:
+def page(result: table.Result) -> list[str]:
     bare = {"page faults an image": ("faults_per_image", 0)}
     served = {
         "mean batch": ("batch", 1),
@@ -320,21 +323,21 @@ def page(result: Result) -> list[str]:
     ]
 
 
-def _table(rows: list[Result], columns: Mapping[str, tuple[str, int]], *, spread: bool = False) -> list[str]:
+def _table(rows: list[table.Result], columns: Mapping[str, tuple[str, int]], *, spread: bool = False) -> list[str]:
     cells = [
         [
             row["factor"],
             row["setting"],
-            shown(row["images_per_second"]),
+            table.shown(row["images_per_second"]),
             f"{row['share']:.2f}",
             *(
-                shown(row[name], digits) if spread else f"{row[name]['median']:.{digits}f}"
+                table.shown(row[name], digits) if spread else f"{row[name]['median']:.{digits}f}"
                 for name, digits in columns.values()
             ),
         ]
         for row in rows
     ]
-    return markdown_table(["factor", "setting", "images/s", "share", *columns], cells, words=2)
+    return table.markdown_table(["factor", "setting", "images/s", "share", *columns], cells, words=2)
 
 
 if __name__ == "__main__":

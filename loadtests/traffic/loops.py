@@ -128,7 +128,7 @@ async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end
             sample.answered_at.append(now)
         if due >= measure_from:
             sample.late_ms.append((left - due) * 1000)
-            sample.add(cause, (now - due) * 1000)
+            sample.add(cause, (now - (due if cause is None else left)) * 1000)
 
     calls = []
     while schedule.due < end:

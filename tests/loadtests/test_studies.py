@@ -14,7 +14,7 @@ from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
-from loadtests.studies.serving import ServedRun, configuration_path, read_configuration
+from loadtests.studies.serving import configuration_path, read_configuration
 from loadtests.studies.table import figure, markdown_table, ratio, shown, write_result
 from loadtests.studies.worker import bare_model
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
@@ -105,16 +105,16 @@ def test_the_ceiling_is_measured_and_its_table_written(
     assert "| fp32 |" in (tmp_path / "ceiling.md").read_text()
 
 
-def served_run(rate: float) -> ServedRun:
-    return ServedRun(rate, 90.0, 99.0, 64.0, 5.0, 8.0, 0.9, 3.0, 2000.0)
+def gpu_result(bare: float, served: float) -> dict[str, Any]:
+    return {"peak": 790e12, "bare": {"median": bare}, "served": {"median": served}}
 
 
 def test_half_of_the_peak_bare_and_four_fifths_of_it_served_are_enough() -> None:
-    assert gpu.judge(gpu.Row("fp16", "flash", 64, [12_000.0]), [served_run(9_700.0)], 790e12) == []
+    assert gpu.judge(gpu_result(12_000.0, 9_700.0)) == []
 
 
 def test_what_stays_below_is_named() -> None:
-    assert gpu.judge(gpu.Row("fp16", "flash", 64, [10_000.0]), [served_run(7_000.0)], 790e12) == [
+    assert gpu.judge(gpu_result(10_000.0, 7_000.0)) == [
         "the bare model uses 44% of the measured matrix peak, under 50%",
         "the served model does 70% of the bare one, under 80%",
     ]
@@ -139,11 +139,10 @@ def test_the_gpus_whole_way_on_the_cpu(
     monkeypatch.setattr(gpu, "SERVED_SHARE", 0.0)
     monkeypatch.setattr(gpu, "BATCHES", (2,))
     model = ["--device", "cpu", "--model", str(checkpoint), "--repository", str(repository)]
-    sizes = ["--seconds", "0.05", "--served-seconds", "0.5", "--matrix-size", "256", "--generators", "2"]
-    assert run(gpu, tmp_path, monkeypatch, *model, *sizes) == 0
-    rows = result(tmp_path, "gpu")["bare"]
-    assert [row["attention"] for row in rows[:3]] == ["PyTorch's choice", "flash", "math"]
-    assert [row["batch"] for row in rows] == [8, 8, 8, 2]
+    assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--matrix-size", "256", "--generators", "2") == 0
+    found = result(tmp_path, "gpu")
+    assert found["bare_batch"] == 2
+    assert found["mean"]["batch"] > 1
     assert "from 2 client processes" in (tmp_path / "gpu.md").read_text()
 
 
@@ -161,29 +160,37 @@ def test_no_setting_is_measured_twice(cores: int) -> None:
         assert all(getattr(row, "threads", None) != 0 for row in rows)
 
 
-def test_a_repository_serves_the_settings_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
+def test_a_repository_serves_the_setting_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
     model = repository / "deepfake_vs_real" / "1" / "model.pt"
-    settings = tune.Settings(max_batch_size=4, max_queue_delay_microseconds=0, instances=3, at_once=True, threads=1)
-    target = tune.write_repository(repository, tmp_path / "changed", model, settings)
-    changed = read_configuration(configuration_path(target))
+
+    def written(row: tune.ServedRow, model_name: str = "deepfake_vs_real") -> Any:
+        folder = tmp_path / f"{row.factor} {row.setting}"
+        return read_configuration(
+            configuration_path(tune.write_repository(repository, folder, model, row), model=model_name)
+        )
+
     shipped = read_configuration(configuration_path(repository))
-    assert (changed.max_batch_size, changed.instance_group[0].count) == (4, 3)
-    assert shipped.instance_group[0].HasField("rate_limiter")
-    assert not changed.instance_group[0].HasField("rate_limiter")
-    assert changed.dynamic_batching.max_queue_delay_microseconds == 0
-    assert changed.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
+    rows = {(row.factor, row.setting): row for row in tune.served_rows(8, 10_000, 2)}
+    half, whole = (
+        rows["max_batch_size", "4"],
+        rows["as shipped", "batch 8, delay 10 ms, 2 instances in turns, 2 threads"],
+    )
+    changed = written(half)
+    assert changed.max_batch_size == 4
     assert [entry.batch_size for entry in changed.model_warmup] == [1, 4]
     assert changed.input == shipped.input
     assert changed.output == shipped.output
-    assert changed.dynamic_batching.default_queue_policy == shipped.dynamic_batching.default_queue_policy
-    same = tune.write_repository(repository, tmp_path / "same", model, tune.Settings())
-    assert read_configuration(configuration_path(same)) == shipped
-    assert (same / "image_decoder").is_dir()
-    assert not (target / "image_decoder").exists()
-    settings = tune.Settings(decoder_queue_delay_microseconds=0)
-    hasty = tune.write_repository(repository, tmp_path / "hasty", model, settings)
-    delays = [read_configuration(configuration_path(each, model="image_decoder")) for each in (hasty, repository)]
-    assert [each.dynamic_batching.max_queue_delay_microseconds for each in delays] == [0, 4000]
+    assert changed.dynamic_batching == shipped.dynamic_batching
+    assert written(whole) == shipped
+    assert not (tmp_path / "max_batch_size 4" / "image_decoder").exists()
+    assert (tmp_path / f"{whole.factor} {whole.setting}" / "image_decoder").is_dir()
+    assert written(rows["queue delay", "0"]).dynamic_batching.max_queue_delay_microseconds == 0
+    at_once = written(rows["instances", "2 at once, each on 1 of 2 cores"])
+    assert shipped.instance_group[0].HasField("rate_limiter")
+    assert not at_once.instance_group[0].HasField("rate_limiter")
+    assert at_once.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
+    decoder = written(tune.image_rows()[1], "image_decoder")
+    assert decoder.dynamic_batching.max_queue_delay_microseconds == 0
 
 
 @pytest.mark.slow

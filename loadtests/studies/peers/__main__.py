@@ -4,7 +4,7 @@
 
 `make peers` installs the peers into an environment of their own first. Each round visits every server in turn, starts
 it, checks its answers against transformers, measures it with 1, 8 and 32 callers, and stops it; in fp32, and in the
-precision that is fastest here. After each round peers.md, peers.png and peers.json in `--output` are written anew. Exit
+precision that is fastest here. After each round peers.md and peers.json in `--output` are written anew. Exit
 code 0 when the embedded Triton is ahead of every peer, 1 when not or when one could not be compared, 2 for wrong usage.
 """
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,7 +27,7 @@ from PIL import Image
 
 from loadtests.capacity.resources import cores
 from loadtests.studies.peers.callers import Caller, CallError, JudgingSender, check_known, open_caller
-from loadtests.studies.peers.comparison import draw, judge, page
+from loadtests.studies.peers.comparison import judge, page
 from loadtests.studies.peers.contestants import CONTESTANTS, Contestant, ServerError, running
 from loadtests.studies.serving import Silent, export, memory_mib
 from loadtests.studies.table import Result, circumstances, seconds, study_parser, tell, write_result
@@ -41,9 +39,7 @@ from loadtests.traffic.pool import KnownAnswer
 _BARE_BATCHES = (1, 4, 8)
 _STARTING_SECONDS = 120.0
 _MEMORY_EVERY_SECONDS = 1.0
-_VERSIONS = (
-    "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
-)
+_REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +61,11 @@ def main() -> None:
     options = _parse()
     python = options.environment.absolute() / "bin" / "python"
     try:
-        versions, absent = _look_for_peers(options.only, python)
         with _plan(options, python) as plan:
-            result = _empty(options, plan, versions, absent)
+            result = _empty(options, plan)
             for number in range(options.rounds):
                 _round(plan, result, number)
                 write_result("peers", options.output, result, page)
-                (options.output / "peers.png").write_bytes(draw(result))
     except (EmbeddedTritonError, ExportError, ChildProcessError, OSError) as error:
         tell(f"peers: {error}")
         sys.exit(1)
@@ -119,24 +113,6 @@ def _contestants(text: str) -> list[str]:
     return [key for key in CONTESTANTS if key in named]
 
 
-def _look_for_peers(wanted: Sequence[str], python: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Versions of what is installed, and why peers cannot be measured."""
-    try:
-        done = subprocess.run(  # noqa: S603 - the peers' own Python
-            [str(python), "-c", _VERSIONS], capture_output=True, text=True, timeout=60, check=True
-        )
-        versions = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        tell(f"peers: {python}: no environment of the peers; `make peers` makes it. Going on without them")
-        versions = {}
-    absent = {}
-    for key in wanted:
-        if package := CONTESTANTS[key].missing(versions):
-            absent[key] = f"{package} is not installed"
-            tell(f"peers: {CONTESTANTS[key].name}: {absent[key]}; going on without it")
-    return versions, absent
-
-
 @contextmanager
 def _plan(options: argparse.Namespace, python: Path) -> Iterator[Plan]:
     labels = options.repository / MODEL_NAME / "labels.txt"
@@ -169,7 +145,7 @@ def _known_answers(model: str, labels: Path, folder: Path) -> list[KnownAnswer]:
     ]
 
 
-def _empty(options: argparse.Namespace, plan: Plan, versions: dict[str, str], absent: dict[str, str]) -> Result:
+def _empty(options: argparse.Namespace, plan: Plan) -> Result:
     model = "seeded random numbers in the model's full size (stand-in)" if options.model == STAND_IN else options.model
     return {
         "circumstances": circumstances("peers", model),
@@ -179,8 +155,8 @@ def _empty(options: argparse.Namespace, plan: Plan, versions: dict[str, str], ab
         "callers": options.callers,
         "precisions": list(plan.repositories),
         "contestants": options.only,
-        "versions": versions,
-        "absent": absent,
+        "versions": [line.partition(" ")[0] for line in _REQUIREMENTS.read_text().splitlines() if "==" in line],
+        "absent": {},
         "measured": [],
         "ceiling": {precision: [] for precision in plan.repositories},
         "ceiling_batch": {},
@@ -189,7 +165,7 @@ def _empty(options: argparse.Namespace, plan: Plan, versions: dict[str, str], ab
 
 def _round(plan: Plan, result: Result, number: int) -> None:
     """Every server in each precision, in an order that no two rounds share; and the bare model."""
-    asked = [CONTESTANTS[key] for key in result["contestants"] if key not in result["absent"]]
+    asked = [CONTESTANTS[key] for key in result["contestants"]]
     measured = []
     for precision, repository in plan.repositories.items():
         visits = [each for each in asked if not (each.fp32_only and precision != "fp32")]
@@ -201,7 +177,7 @@ def _round(plan: Plan, result: Result, number: int) -> None:
                     found = asyncio.run(_measure(plan, each, url, pid))
             except ServerError as error:
                 result["absent"][f"{each.key} {precision}"] = str(error)
-                tell(f"peers: {each.name}, {precision}: {error}; going on without it in this round")
+                tell(f"peers: {each.name}, {precision}: {error}; is it installed (`make peers`)? Going on without it")
                 continue
             common = {"contestant": each.key, "precision": precision, "round": number + 1}
             measured += [common | figures for figures in found]

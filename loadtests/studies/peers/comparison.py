@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
 
 from loadtests.studies.table import Figure, Result, figure, markdown_table, shown
 
@@ -18,9 +12,6 @@ from .contestants import CONTESTANTS, OURS
 
 #: One caller at a time never fills a batch; what counts there is the model alone.
 FEWEST_CALLERS = 8
-_SHOWN_VERSIONS = ("torch", "transformers", "pillow", "gradio", "fastapi", "uvicorn", "litserve", "bentoml", "ray")
-# Okabe and Ito's colours; ours are dark and the ceiling is a line, so that print in grey tells them, too.
-_COLOURS = ("#0072B2", "#56B4E9", "#999999", "#E69F00", "#F0E442", "#D55E00", "#CC79A7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +128,15 @@ def page(result: Result) -> list[str]:
     lines = ["# This server and its peers", ""]
     if result["rounds"] < result["rounds_wanted"]:
         lines += [f"**Partial: {result['rounds']} of {result['rounds_wanted']} rounds.**", ""]
-    versions = [f"{name} {result['versions'][name]}" for name in _SHOWN_VERSIONS if name in result["versions"]]
     lines += [
         *result["circumstances"],
         "",
-        *([f"In the peers' environment: {', '.join(versions)}.", ""] if versions else []),
+        f"In the peers' environment: {', '.join(result['versions'])}.",
+        "",
         f"Closed loop, {result['rounds']} rounds, {result['seconds']:g} s and more for each figure. A figure is the median "
         "of the rounds, with the lowest and highest. «Ratio» is to the embedded Triton with image bytes, round by round.",
         "",
         *_verdict(judge(result)),
-        "",
-        "![Images per second and p99](peers.png)",
     ]
     for precision in result["precisions"]:
         lines += ["", f"## {precision}", ""]
@@ -189,7 +178,7 @@ def _figures(result: Result, precision: str) -> list[str]:
             found = summary(result, key, precision, callers)
             start = [CONTESTANTS[key].name, str(callers)]
             if found is None:
-                reason = result["absent"].get(key) or result["absent"].get(f"{key} {precision}")
+                reason = result["absent"].get(f"{key} {precision}")
                 rows.append([*start, f"not measured: {reason or 'no round was finished'}", *[""] * 5])
             else:
                 rows.append([*start, *_cells(found, ours)])
@@ -208,55 +197,3 @@ def _cells(found: Summary, ours: Summary | None) -> list[str]:
         f"{failed} of {failed + found.answers} ({', '.join(sorted(found.errors))})" if failed else "0",
         f"{found.memory_mib:.0f}",
     ]
-
-
-def draw(result: Result) -> bytes:
-    """A PNG file: images per second and p99, a column for each precision."""
-    columns = len(result["precisions"])
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        picture = Picture(figsize=(6.4 * columns, 8.2), layout="constrained")
-        grid: Any = picture.subplots(2, columns, squeeze=False, sharey="row")
-        for precision, top, bottom in zip(result["precisions"], *grid, strict=True):
-            top.set_title(precision, loc="left", fontweight="bold")
-            if rounds := result["ceiling"].get(precision):
-                bare = statistics.median(rounds)
-                top.axhline(bare, color="black", linewidth=1.2, linestyle="--", label="the bare model, at its best")
-            _bars(top, result, precision, "images_per_second", 1.0)
-            _bars(bottom, result, precision, "p99_ms", 1 / 1000)
-            bottom.set_xlabel("Concurrent callers")
-        grid[0][0].set_ylabel("Images per second (more is better)")
-        grid[1][0].set_ylabel("p99 in seconds (less is better)")
-        handles = {
-            label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        picture.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        picture.suptitle(
-            "Median of the rounds; the lines span the lowest and the highest", fontsize=10, color="#444444"
-        )
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
-def _bars(axes: Axes, result: Result, precision: str, measure: str, scale: float) -> None:
-    """A group for each number of callers, a bar for each contestant that has the figure."""
-    width = 0.84 / len(result["contestants"])
-    for index, key in enumerate(result["contestants"]):
-        for group, callers in enumerate(result["callers"]):
-            found: Figure | None = getattr(summary(result, key, precision, callers), measure, None)
-            if found is not None:
-                low, middle, high = (found[name] * scale for name in ("low", "median", "high"))
-                axes.bar(
-                    group - 0.42 + (index + 0.5) * width,
-                    middle,
-                    width * 0.92,
-                    yerr=[[middle - low], [high - middle]],
-                    ecolor="#333333",
-                    color=_COLOURS[list(CONTESTANTS).index(key)],
-                    edgecolor="#333333",
-                    linewidth=0.5,
-                    label=CONTESTANTS[key].name,
-                )
-    axes.set_xticks(range(len(result["callers"])), [str(callers) for callers in result["callers"]])
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -38,10 +39,6 @@ class Contestant:
     """For `--only`, and in peers.json."""
     name: str
     call: Call
-    setup: str
-    """One line for the table."""
-    packages: tuple[str, ...] = ()
-    """What the peers' environment must have besides torch, transformers and Pillow."""
     program: str = ""
     """Of servers/; empty for the embedded Triton."""
     fp32_only: bool = False
@@ -52,74 +49,27 @@ class Contestant:
     def is_triton(self) -> bool:
         return not self.program
 
-    def missing(self, versions: Mapping[str, str]) -> str | None:
-        """The first package that is not among the installed ones."""
-        needed = () if self.is_triton else (*self.packages, "torch", "transformers", "pillow")
-        return next((name for name in needed if name not in versions), None)
+    @property
+    def setup(self) -> str:
+        """One line for the table: what its program says of itself."""
+        if not self.is_triton:
+            return (ast.get_docstring(ast.parse((_SERVERS / self.program).read_text())) or "").partition("\n")[0]
+        return "model_repository/ as it is; " + ("image bytes over HTTP" if self.key == OURS else "pixels over gRPC")
 
 
+#: What is judged against the peers: it takes what all of them take.
 OURS = "triton-image"
-"""What is judged against the peers: it takes what all of them take."""
-
-CONTESTANTS = {
-    each.key: each
-    for each in (
-        Contestant(
-            OURS,
-            "embedded Triton, image bytes",
-            "triton-image",
-            "decoder and TorchScript model as an ensemble, dynamic batches of up to 8, over HTTP",
-        ),
-        Contestant(
-            "triton-pixels",
-            "embedded Triton, pixels",
-            "triton-pixels",
-            "the same server over gRPC; the caller's process decodes and resizes, and that is in its time",
-        ),
-        Contestant(
-            "card",
-            "the card's Gradio app",
-            "gradio",
-            "`gr.Interface` and its queue, one image at a time, called with `gradio_client`",
-            ("gradio",),
-            "card_app.py",
-            fp32_only=True,
-        ),
-        Contestant(
-            "fastapi",
-            "FastAPI + transformers",
-            "file",
-            "a plain function in its pool of threads; one forward pass at a time",
-            ("fastapi", "uvicorn", "python-multipart"),
-            "fastapi_app.py",
-        ),
-        Contestant(
-            "litserve",
-            "LitServe",
-            "file",
-            "`max_batch_size=8`, `batch_timeout=0.01`, one worker",
-            ("litserve", "python-multipart"),
-            "litserve_app.py",
-        ),
-        Contestant(
-            "bentoml",
-            "BentoML",
-            "files",
-            "adaptive batching, `max_batch_size=8`, one worker",
-            ("bentoml",),
-            "bentoml_app.py",
-            warm_up_requests=12,  # its dispatcher learns from the first eleven batches, and waits for more meanwhile
-        ),
-        Contestant(
-            "ray",
-            "Ray Serve",
-            "body",
-            "`@serve.batch(max_batch_size=8, batch_wait_timeout_s=0.01)`, one replica",
-            ("ray",),
-            "ray_app.py",
-        ),
-    )
-}
+_ALL = (
+    Contestant(OURS, "embedded Triton, image bytes", "triton-image"),
+    Contestant("triton-pixels", "embedded Triton, pixels", "triton-pixels"),
+    Contestant("card", "the card's Gradio app", "gradio", "card_app.py", fp32_only=True),
+    Contestant("fastapi", "FastAPI + transformers", "file", "fastapi_app.py"),
+    Contestant("litserve", "LitServe", "file", "litserve_app.py"),
+    # Its dispatcher learns from the first eleven batches, and waits for more meanwhile.
+    Contestant("bentoml", "BentoML", "files", "bentoml_app.py", warm_up_requests=12),
+    Contestant("ray", "Ray Serve", "body", "ray_app.py"),
+)
+CONTESTANTS = {each.key: each for each in _ALL}
 
 
 class ServerError(Exception):
