@@ -144,22 +144,16 @@ def page(result: table.Result) -> list[str]:
         for name, found in result["precisions"].items()
     ]
     header = ["precision", "bare model", "served", "served ÷ bare", "served ÷ card", "batch", "busy", "load, cores"]
-    kept = f"Kept: at least {SERVED_SHARE} of the bare model, and with `auto` {CARD_FACTOR} times the card's code."
-    return [
-        "# The served model beside the bare one and the model card's code",
-        "",
-        *result["circumstances"],
-        "",
-        *table.markdown_table(header, rows),
-        "",
+    return table.page_of(
+        "The served model beside the bare one and the model card's code",
+        result,
+        table.markdown_table(header, rows),
         f"The card's own code, fp32, one image at a time: {table.shown(result['card'])}.",
-        "",
-        "Images per second, median of the rounds (lowest–highest); the ratios are of the same round. The bare model runs at the "
-        "best of its batch sizes, with the allocator and OpenMP set as for the served one. Busy: share of the time in which "
-        "the backend had a batch.",
-        "",
-        f"Missed: {'; '.join(result['missed'])}." if result["missed"] else kept,
-    ]
+        "Images per second, median of the rounds (lowest–highest); the ratios are of the same round. The bare model runs at "
+        "the best of its batch sizes, with the server's allocator and OpenMP settings. Busy: share of the time in which the "
+        "backend had a batch.",
+        kept=f"Kept: at least {SERVED_SHARE} of the bare model, and with `auto` {CARD_FACTOR} times the card's code.",
+    )
 
 
 if __name__ == "__main__":

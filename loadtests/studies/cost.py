@@ -108,19 +108,15 @@ def page(result: table.Result) -> list[str]:
                 [name, side, table.shown(sides[side]["cpu_ms"], 3), table.shown(sides[side]["images_per_second"], 0)]
             )
         rows.append([name, "ours over bare", f"{sides['more']:+.1%}", ""])
-    return [
-        "# What one process pays for an image",
-        "",
-        *result["circumstances"],
-        "",
-        *table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
-        "",
-        f"{CONCURRENCY} requests in flight, rounds of {result['images']} images in turns, medians (lowest–highest). CPU time is "
-        "the client's own; bare is tritonclient with the same tensor. Images per second depend on the batches that the "
+    return table.page_of(
+        "What one process pays for an image",
+        result,
+        table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
+        f"{CONCURRENCY} requests in flight, rounds of {result['images']} images in turns, medians (lowest–highest). CPU time "
+        "is the client's own; bare is tritonclient with the same tensor. Images per second depend on the batches that the "
         "server happens to form.",
-        "",
         f"Decoding and resizing a photo of 512 × 512 takes {table.shown(result['decode_ms'], 2)} ms in addition.",
-    ]
+    )
 
 
 @contextmanager

@@ -87,11 +87,7 @@ def judge(result: table.Result) -> list[str]:
 def page(result: table.Result) -> list[str]:
     mean, bare, peak = result["mean"], result["bare"]["median"], result["peak"]
     inside = mean["batch"] / mean["compute_ms"] * 1000
-    return [
-        "# How much of the chip the model uses",
-        "",
-        *result["circumstances"],
-        "",
+    facts = [
         f"- Matrix peak in {result['precision']}, measured: {peak / 1e12:.2f} TFLOP/s; an image takes "
         f"{FLOP_PER_IMAGE / 1e9:.1f} GFLOP.",
         f"- Bare model: {table.shown(result['bare'])} images/s in batches of {result['bare_batch']}, "
@@ -102,11 +98,9 @@ def page(result: table.Result) -> list[str]:
         f"- The backend has a batch for {mean['busy']:.0%} of the time, and does {inside:.0f} images/s while it has one. The "
         "rest is between the batches.",
         f"- The client processes use {mean['generator_cores']:.1f} cores; the server {mean['memory_mib']:.0f} MiB of the host.",
-        "",
-        f"Missed: {'; '.join(result['missed'])}."
-        if result["missed"]
-        else "Kept: 50 % of the peak bare, 80 % of that served.",
     ]
+    kept = "Kept: 50 % of the peak bare, 80 % of that served."
+    return table.page_of("How much of the chip the model uses", result, facts, kept=kept)
 
 
 if __name__ == "__main__":

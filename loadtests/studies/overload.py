@@ -160,21 +160,15 @@ def page(result: table.Result) -> list[str]:
         "other errors",
         "memory, MiB",
     ]
-    return [
-        f"# Too much to do, for {result['seconds']:g} s",
-        "",
-        *result["circumstances"],
-        "",
-        *table.markdown_table(header, rows),
-        "",
+    return table.page_of(
+        f"Too much to do, for {result['seconds']:g} s",
+        result,
+        table.markdown_table(header, rows),
         f"Images per second; capacity is that of {CALLERS} callers just before. Queue full: refusals, and their 99th "
         "percentile. Waited: refusals at the end of the queue timeout, and the latest. Memory of the server: before, in the "
         "second quarter, and in the last.",
-        "",
-        f"Missed: {'; '.join(result['missed'])}."
-        if result["missed"]
-        else "Kept: 90 % of the capacity, and all limits.",
-    ]
+        kept="Kept: 90 % of the capacity, and all limits.",
+    )
 
 
 def _resident_mib(processes: Sequence[psutil.Process]) -> float:

@@ -120,20 +120,15 @@ def page(result: table.Result) -> list[str]:
         for load, found in result["loads"].items()
         for name, each in (("images/s", found["throughput"]), ("p50 ms", found["p50_ms"]))
     ]
-    kept = f"They agree within {result['tolerance']:.0%} in throughput and median latency."
-    return [
-        "# perf_analyzer beside Locust",
-        "",
-        *result["circumstances"],
-        "",
-        *table.markdown_table(["load", "figure", "perf_analyzer", "Locust", "ratio"], rows, words=2),
-        "",
+    return table.page_of(
+        "perf_analyzer beside Locust",
+        result,
+        table.markdown_table(["load", "figure", "perf_analyzer", "Locust", "ratio"], rows, words=2),
         "Medians of the rounds (lowest–highest), no two requests with the same image. Both are counted from the first request "
         "to the last answer. What they print themselves differs: perf_analyzer's windows end at whole seconds, between two "
         "batches, and Locust's clock starts with the first answer.",
-        "",
-        f"Apart: {'; '.join(result['missed'])}." if result["missed"] else kept,
-    ]
+        kept=f"They agree within {result['tolerance']:.0%} in throughput and median latency.",
+    )
 
 
 def run_locust(url: str, callers: int, run_seconds: int) -> Run:

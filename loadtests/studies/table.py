@@ -99,6 +99,16 @@ def write_result(name: str, folder: Path, result: Result, page: Callable[[Result
     return lines
 
 
+def page_of(title: str, result: Result, *blocks: str | list[str], kept: str = "") -> list[str]:
+    """Lines of Markdown: paragraphs and tables, and at the end what was missed, or kept."""
+    lines = [f"# {title}", "", *result["circumstances"]]
+    for block in blocks:
+        lines += ["", *([block] if isinstance(block, str) else block)]
+    if "missed" in result:
+        lines += ["", f"Missed: {'; '.join(result['missed'])}." if result["missed"] else kept]
+    return lines
+
+
 def circumstances(name: str, model: str) -> list[str]:
     """Lines that say when, on what and with which versions."""
     import torch

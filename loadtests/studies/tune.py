@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -52,35 +52,20 @@ Change = Callable[[ModelConfig], None]
 
 
 @dataclass(frozen=True)
-class BareRow:
-    """One row of the bare model's table; of the settings that are not named, what is shipped."""
+class Row:
+    """One row of a table; of the settings that are not named, what is shipped."""
 
     factor: str
     setting: str
-    precision: Precision
-    batch: int
-    threads: int | None = None
-    attention: str | None = None
+    precision: Precision | None = None
+    question: Mapping[str, object] = field(default_factory=dict)
+    """For the bare model's worker: batch, threads, attention."""
+    change: Change | None = None
+    """Of the configuration of `model`, for a server."""
+    model: str = MODEL_NAME
+    batches_at_once: int = 1
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Over what the embedded Triton sets."""
-
-    @property
-    def process(self) -> object:
-        """What is settled when a process starts; rows that agree in it share one."""
-        return self.precision, tuple(self.environment.items())
-
-
-@dataclass(frozen=True)
-class ServedRow:
-    """One row of a served model's table."""
-
-    factor: str
-    setting: str
-    change: Change | None = None
-    """Of the configuration of `model`, from what is shipped."""
-    model: str = MODEL_NAME
-    environment: Mapping[str, str] = field(default_factory=dict)
-    batches_at_once: int = 1
 
 
 def main() -> None:
@@ -100,7 +85,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     config = read_configuration(configuration_path(options.repository))
     batch, delay = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
-    models: dict[Precision, Path] = {}
+    models: dict[Precision | None, Path] = {}
 
     def exported(wanted: Precision | None) -> Precision:
         target = folder / f"exported-{wanted}"
@@ -114,64 +99,61 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
             exported(precision)
     bare = sweep_bare(bare_rows(shipped, batch, cores()), models, options)
 
-    def sweep(rows: list[ServedRow], payload: Literal["pixels", "image"]) -> list[table.Result]:
+    def sweep(rows: list[Row], payload: Literal["pixels", "image"]) -> list[table.Result]:
         return sweep_served(rows, models[shipped], payload, options, folder)
 
-    tables = {
+    return {
+        "circumstances": table.circumstances("tune", options.model),
         "bare": bare,
         "served": sweep(served_rows(batch, delay, cores()), "pixels"),
         "images": sweep(image_rows(), "image"),
     }
-    for rows in tables.values():
-        for row in rows:
-            row["share"] = row["images_per_second"]["median"] / rows[0]["images_per_second"]["median"]
-    return {"circumstances": table.circumstances("tune", options.model), **tables}
 
 
-def bare_rows(shipped: Precision, batch: int, cores: int) -> list[BareRow]:
+def bare_rows(shipped: Precision, batch: int, cores: int) -> list[Row]:
     """Rows for a machine with so many cores; the first is what is shipped."""
 
-    def row(factor: str, setting: str, **changes: object) -> BareRow:
-        return BareRow(factor, setting, **{"precision": shipped, "batch": batch, **changes})  # type: ignore[arg-type]
+    def row(factor: str, setting: str, environment: Mapping[str, str | None] | None = None, **question: object) -> Row:
+        return Row(factor, setting, shipped, {"batch": batch, **question}, environment=environment or {})
 
     others = [each for each in (Precision.FP32, Precision.BF16) if each is not shipped]
     sizes = sorted({1, 2, batch // 2, batch * 2} - {0, batch})
     counts = sorted({max(cores // 2, 1), cores - 1, cores * 2} - {0, cores})
     return [
         row("as shipped", f"{shipped.value}, batch {batch}, {cores} threads"),
-        *(row("precision", each.value, precision=each) for each in others),
+        *(Row("precision", each.value, each, {"batch": batch}) for each in others),
         *(row("batch size", str(size), batch=size) for size in sizes),
         *(row("threads", str(count), threads=count) for count in counts),
         row("attention", "math kernel", attention="math"),
-        row("memory", "glibc's allocator as it comes", environment=GLIBC),
-        row("memory", "freed memory kept, small pages", environment=SMALL_PAGES),
-        row("waiting threads", "spin for 3 ms, OpenMP's default", environment=_SPIN_A_WHILE),
+        row("memory", "glibc's allocator as it comes", GLIBC),
+        row("memory", "freed memory kept, small pages", SMALL_PAGES),
+        row("waiting threads", "spin for 3 ms, OpenMP's default", _SPIN_A_WHILE),
     ]
 
 
-def served_rows(batch: int, delay_us: int, cores: int) -> list[ServedRow]:
+def served_rows(batch: int, delay_us: int, cores: int) -> list[Row]:
     """Rows for the embedded Triton at saturation; the first is what is shipped."""
     half = max(cores // 2, 1)
     shipped = f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"
     return [
-        ServedRow("as shipped", shipped),
-        ServedRow("max_batch_size", str(max(batch // 2, 1)), _batch_size(max(batch // 2, 1))),
-        ServedRow("max_batch_size", str(batch * 2), _batch_size(batch * 2)),
-        ServedRow("queue delay", "0", _no_queue_delay),
-        ServedRow("instances", "1", _one_instance),
-        ServedRow("instances", "2 at once", _at_once(), batches_at_once=2),
-        ServedRow("instances", f"2 at once, each on {half} of {cores} cores", _at_once(half), batches_at_once=2),
-        ServedRow("waiting threads", "spin for 3 ms, OpenMP's default", environment=_SPIN_A_WHILE),
-        *([ServedRow("threads", str(cores - 1), _threads(cores - 1))] if cores > 1 else []),
+        Row("as shipped", shipped),
+        Row("max_batch_size", str(max(batch // 2, 1)), change=_batch_size(max(batch // 2, 1))),
+        Row("max_batch_size", str(batch * 2), change=_batch_size(batch * 2)),
+        Row("queue delay", "0", change=_no_queue_delay),
+        Row("instances", "1", change=_one_instance),
+        Row("instances", "2 at once", change=_at_once(), batches_at_once=2),
+        Row("instances", f"2 at once, each on {half} of {cores} cores", change=_at_once(half), batches_at_once=2),
+        Row("waiting threads", "spin for 3 ms, OpenMP's default", environment=_SPIN_A_WHILE),
+        *([Row("threads", str(cores - 1), change=_threads(cores - 1))] if cores > 1 else []),
     ]
 
 
-def image_rows() -> list[ServedRow]:
+def image_rows() -> list[Row]:
     """Rows for callers who send image files; the first is what is shipped."""
     return [
-        ServedRow("as shipped", "2 instances in turns"),
-        ServedRow("image_decoder's queue delay", "0", _no_queue_delay, "image_decoder"),
-        ServedRow("instances", "1", _one_instance),
+        Row("as shipped", "2 instances in turns"),
+        Row("image_decoder's queue delay", "0", change=_no_queue_delay, model="image_decoder"),
+        Row("instances", "1", change=_one_instance),
     ]
 
 
@@ -215,36 +197,25 @@ def _at_once(threads: int | None = None) -> Change:
 
 
 def sweep_bare(
-    rows: list[BareRow], models: Mapping[Precision, Path], options: argparse.Namespace
+    rows: list[Row], models: Mapping[Precision | None, Path], options: argparse.Namespace
 ) -> list[table.Result]:
     """Each row for `--bare-seconds` and at least two passes, in every round."""
     answers: list[list[dict[str, float]]] = [[] for _ in rows]
     with contextlib.ExitStack() as stack:
-        processes: dict[object, Worker] = {}
-        for row in rows:
-            if row.process not in processes:
-                worker = bare_model(models[row.precision], environment=row.environment)
-                processes[row.process] = stack.enter_context(worker)
+        workers: dict[object, Worker] = {}
         for number in range(options.rounds):
             table.tell(f"bare model, round {number + 1} of {options.rounds}")
             for row, found in zip(rows, answers, strict=True):
-                question = {"batch": row.batch, "threads": row.threads, "attention": row.attention}
-                found.append(processes[row.process].ask(seconds=options.bare_seconds, **question))
-    return [
-        {
-            "factor": row.factor,
-            "setting": row.setting,
-            **{
-                name: table.figure([answer[name] for answer in found])
-                for name in ("images_per_second", "faults_per_image")
-            },
-        }
-        for row, found in zip(rows, answers, strict=True)
-    ]
+                process = row.precision, tuple(row.environment.items())  # rows that agree in it share one
+                if process not in workers:
+                    worker = bare_model(models[row.precision], environment=row.environment)
+                    workers[process] = stack.enter_context(worker)
+                found.append(workers[process].ask(seconds=options.bare_seconds, **row.question))
+    return _results(rows, answers)
 
 
 def sweep_served(
-    rows: list[ServedRow], model: Path, payload: Literal["pixels", "image"], options: argparse.Namespace, folder: Path
+    rows: list[Row], model: Path, payload: Literal["pixels", "image"], options: argparse.Namespace, folder: Path
 ) -> list[table.Result]:
     """Each row's server for `--served-seconds` in every round; all run side by side, and only one is asked at a time."""
     runs: list[list[ServedRun]] = [[] for _ in rows]
@@ -259,17 +230,21 @@ def sweep_served(
             table.tell(f"{payload}, round {number + 1} of {options.rounds}")
             for server, found in zip(servers, runs, strict=True):
                 found.append(server.measure(options.served_seconds))
-    return [
-        {
-            "factor": row.factor,
-            "setting": row.setting,
-            **{name: table.figure([getattr(run, name) for run in found]) for name in ServedRun.__dataclass_fields__},
-        }
-        for row, found in zip(rows, runs, strict=True)
+    return _results(rows, [[asdict(run) for run in found] for found in runs])
+
+
+def _results(rows: list[Row], rounds: list[list[dict[str, float]]]) -> list[table.Result]:
+    """What the rounds of each row come to, and its share of the first row's images per second."""
+    results = [
+        {"factor": row.factor, "setting": row.setting}
+        | {name: table.figure([each[name] for each in found]) for name in found[0]}
+        for row, found in zip(rows, rounds, strict=True)
     ]
+    shipped = results[0]["images_per_second"]["median"]
+    return [row | {"share": row["images_per_second"]["median"] / shipped} for row in results]
 
 
-def write_repository(source: Path, target: Path, model: Path, row: ServedRow) -> Path:
+def write_repository(source: Path, target: Path, model: Path, row: Row) -> Path:
     """Copies `source` without its weights, links `model` into it, and changes a configuration for the CPU.
 
     The ensemble and its decoder are left out where the batch size is not what theirs is.
@@ -298,29 +273,20 @@ def page(result: table.Result) -> list[str]:
         "memory, MiB": ("memory_mib", 0),
     }
     images = {"p50, ms": ("p50_ms", 0), "p99, ms": ("p99_ms", 0), "mean batch": ("batch", 1)}
-    return [
-        "# What each setting is worth",
-        "",
-        *result["circumstances"],
-        "",
+    return table.page_of(
+        "What each setting is worth",
+        result,
         "Images per second, median of the rounds (lowest–highest). One setting at a time differs from what is shipped, the "
         "first row; a share is of that row. The rows of a table ran in turns.",
-        "",
         "## The bare TorchScript model in one process",
-        "",
-        *_table(result["bare"], bare),
-        "",
+        _table(result["bare"], bare),
         "## Served by the embedded Triton, saturated over gRPC with distinct pixels",
-        "",
-        *_table(result["served"], served),
-        "",
+        _table(result["served"], served),
         "Queue and compute time are Triton's, a request's mean. Two instances hold the weights twice here: the Python backend "
         "has a process for each.",
-        "",
         f"## {IMAGE_CALLERS} callers with image files over HTTP, each with one request at a time",
-        "",
-        *_table(result["images"], images, spread=True),
-    ]
+        _table(result["images"], images, spread=True),
+    )
 
 
 def _table(rows: list[table.Result], columns: Mapping[str, tuple[str, int]], *, spread: bool = False) -> list[str]:

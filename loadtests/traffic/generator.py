@@ -41,26 +41,6 @@ class Load:
     """Only takes what others leave of the processors, as if it ran on another machine (Linux)."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLoop:
-    """An open loop for one process. Times are those of time.monotonic(), which processes of a machine share."""
-
-    rate: float
-    arrivals: Arrivals
-    begin: float
-    measure_from: float
-    end: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedLoop:
-    """A closed loop for one process."""
-
-    callers: int
-    seconds: float
-
-
 class Generators:
     """Some generator processes, as a context manager; each is ready once it has its images and a connection.
 
@@ -96,7 +76,8 @@ class Generators:
             measuring: called once answers count in all processes.
         """
         each = max(1, callers // len(self._workers))
-        self._send(lambda _: ClosedLoop(each, seconds))
+        for _, pipe in self._workers:
+            pipe.send(("closed", each, seconds))
         patience = seconds + 3 * self._load.deadline_seconds
         self.collect(patience)
         measuring()
@@ -111,17 +92,18 @@ class Generators:
         seed: int = 0,
         arrivals: Arrivals = "poisson",
     ) -> None:
-        """Tells all to offer `rate` requests per second together, in an open loop; `collect` brings what they saw."""
-        share = rate / len(self._workers)
-        self._send(lambda index: OpenLoop(share, arrivals, begin, measure_from, end, seed * 1000 + index))
+        """Tells all to offer `rate` requests per second together, in an open loop; `collect` brings what they saw.
+
+        Args:
+            begin, measure_from, end: of time.monotonic(), which processes of a machine share.
+        """
+        for index, (_, pipe) in enumerate(self._workers):
+            schedule = Schedule(rate / len(self._workers), arrivals, begin, seed * 1000 + index)
+            pipe.send(("open", schedule, measure_from, end))
 
     def collect(self, timeout_seconds: float) -> list[Any]:
         """The next message of each."""
         return [_receive(pipe, timeout_seconds) for _, pipe in self._workers]
-
-    def _send(self, order: Callable[[int], OpenLoop | ClosedLoop]) -> None:
-        for index, (_, pipe) in enumerate(self._workers):
-            pipe.send(order(index))
 
     def __enter__(self) -> Generators:
         try:
@@ -163,13 +145,11 @@ async def _obey(pipe: Connection, load: Load) -> None:
         await sender.send(sender.next())  # opens the connection
         pipe.send(None)
         while True:
-            order = pipe.recv()  # between two loops nothing else runs here
-            if isinstance(order, ClosedLoop):
-                sample = await closed_loop(sender, order.callers, order.seconds, lambda: pipe.send(None))
+            kind, *order = pipe.recv()  # between two loops nothing else runs here
+            if kind == "closed":
+                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
             else:
-                schedule = Schedule(order.rate, order.arrivals, order.begin, order.seed)
-                sample = await open_loop(sender, schedule, order.measure_from, order.end)
-            pipe.send(sample)
+                pipe.send(await open_loop(sender, *order))
     finally:
         await sender.close()
 

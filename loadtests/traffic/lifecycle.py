@@ -15,7 +15,7 @@ from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
-from .options import add_options, checked, urls_for
+from .options import add_options, check_all, credentials, urls_for
 from .shapes import Shape
 from .target import Target
 
@@ -51,16 +51,16 @@ def _init(environment: Environment, **_: Any) -> None:
     options = cast("Any", environment.parsed_options)
     worker = isinstance(environment.runner, WorkerRunner)
     try:
-        traffic = checked(options)
+        check_all(options)
         if environment.host and not worker:
             environment.user_classes[:] = _fitting(environment, named=bool(options.user_classes))
-            traffic.credentials.check(environment.host.split(","))
+            credentials(options).check(environment.host.split(","))
     except ValueError as error:
         if not worker:  # the master says it for all
             print(f"loadtest: {error}", file=sys.stderr)
         sys.exit(2)
     # Requests on their way at the end get their answers: the slowest are among them.
-    environment.stop_timeout = environment.stop_timeout or traffic.deadline_seconds
+    environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
     if options.shape and not worker:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = environment.runner
@@ -94,7 +94,7 @@ def _test_start(environment: Environment, **_: Any) -> None:
     """In each process that has users: open the targets, which asks the server, before the load."""
     try:
         if not isinstance(environment.runner, WorkerRunner):
-            checked(cast("Any", environment.parsed_options))
+            check_all(cast("Any", environment.parsed_options))
             _fitting(environment, named=True)
         if not isinstance(environment.runner, MasterRunner):
             _open_targets(environment)
@@ -107,7 +107,7 @@ def _test_start(environment: Environment, **_: Any) -> None:
 
 
 def _open_targets(environment: Environment) -> None:
-    options = checked(cast("Any", environment.parsed_options))
+    options = cast("Any", environment.parsed_options)
     for each in cast("list[ClassifyingClass]", environment.user_classes):
         urls = urls_for(environment.host, each.schemes)
         if urls and each.target is None:

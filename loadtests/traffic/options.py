@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from deepfake_cli.credentials import CredentialFiles
 
 from .answers import SCORE_TOLERANCE
-from .loops import Arrivals
 from .pool import check_side
 
 GRPC_SCHEMES = ("grpc", "grpcs")
@@ -45,23 +43,6 @@ _ON_THE_COMMAND_LINE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficOptions:
-    """What is sent, as the workers need it."""
-
-    payload: Literal["pixels", "image"]
-    image_side: int
-    repeat_rate: float
-    known_rate: float
-    known_answers: Path | None
-    score_tolerance: float
-    rate: float
-    """Requests per second of each user; 0: each sends the next when it has the answer to the last."""
-    arrivals: Arrivals
-    deadline_seconds: float
-    credentials: CredentialFiles
-
-
 def add_options(parser: Any) -> None:
     """Adds the options to Locust's parser."""
     parser.add_argument(
@@ -87,11 +68,11 @@ def add_options(parser: Any) -> None:
             )
 
 
-def checked(options: Namespace) -> TrafficOptions:
-    """The options, where they make sense together.
+def check_all(options: Namespace) -> None:
+    """Refuses what makes no sense.
 
     Raises:
-        ValueError: one does not; in one line that names it.
+        ValueError: an option does not; in one line that names it.
     """
     for name in ("repeat_rate", "known_rate", "score_tolerance", "shape_base", "spike_share", "max_failure_rate"):
         check(options, name, 0 <= getattr(options, name) <= 1, "between 0 and 1")
@@ -103,19 +84,12 @@ def checked(options: Namespace) -> TrafficOptions:
     for name in ("shape_steps", "shape_days"):
         check(options, name, getattr(options, name) >= 1, "1 or more")
     check_side(options.image_side)
+
+
+def credentials(options: Namespace) -> CredentialFiles:
+    """The files that prove who calls."""
     files = (options.client_tls_ca, options.client_tls_cert, options.client_tls_key, options.token_file)
-    return TrafficOptions(
-        payload=options.payload,
-        image_side=options.image_side,
-        repeat_rate=options.repeat_rate,
-        known_rate=options.known_rate,
-        known_answers=Path(options.known_answers) if options.known_answers else None,
-        score_tolerance=options.score_tolerance,
-        rate=options.rate,
-        arrivals=options.arrivals,
-        deadline_seconds=options.deadline_seconds,
-        credentials=CredentialFiles(*(Path(file) if file else None for file in files)),
-    )
+    return CredentialFiles(*(Path(file) if file else None for file in files))
 
 
 def check(options: Namespace, name: str, holds: bool, wanted: str) -> None:

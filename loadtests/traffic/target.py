@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc.experimental.gevent
 from deepfake_client import DeepfakeClient, DeepfakeError
 
 from loadtests.traffic.answers import alike, ask, cause_of, learn, read, wrong
-from loadtests.traffic.options import TrafficOptions
+from loadtests.traffic.options import credentials
 from loadtests.traffic.pool import Item, Stream
 
 _log = logging.getLogger("loadtests")
@@ -39,16 +41,16 @@ class Target:
         DeepfakeError: the server does not answer.
     """
 
-    def __init__(self, urls: Sequence[str], options: TrafficOptions) -> None:
+    def __init__(self, urls: Sequence[str], options: Namespace) -> None:
         grpc.experimental.gevent.init_gevent()
-        self._options = options
+        self._options, files = options, credentials(options)
         self._clients = [
             DeepfakeClient(
                 url,
                 decode="server" if options.payload == "image" else "client",
                 timeout=options.deadline_seconds,
-                tls=options.credentials.tls,
-                token=options.credentials.token,
+                tls=files.tls,
+                token=files.token,
                 max_retries=0,
                 max_connections=_CONNECTIONS,
             )
@@ -69,7 +71,7 @@ class Target:
         if len(labels) > 1:
             raise ValueError("the replicas serve models with different labels")
         if options.known_answers:
-            known = read(options.known_answers, options.payload)
+            known = read(Path(options.known_answers), options.payload)
         else:
             known = learn(self._clients[0], options.payload, options.deadline_seconds) if options.known_rate else []
         if known and alike(known, options.score_tolerance):

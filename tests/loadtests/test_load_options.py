@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from deepfake_cli.credentials import CredentialFiles
 
-from loadtests.capacity.__main__ import check_all, credentials, parser
-from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, checked, urls_for
+from loadtests.capacity import __main__ as capacity
+from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, check_all, credentials, urls_for
 
 
 class LocustParser(ArgumentParser):
@@ -27,8 +27,9 @@ def parsed(*arguments: str) -> Namespace:
 
 
 def test_the_defaults_are_distinct_pixels_in_a_closed_loop() -> None:
-    options = checked(parsed())
-    assert (options.payload, options.repeat_rate, options.rate, options.known_answers) == ("pixels", 0.0, 0.0, None)
+    options = parsed()
+    check_all(options)
+    assert (options.payload, options.repeat_rate, options.rate, options.known_answers) == ("pixels", 0.0, 0.0, "")
 
 
 def test_files_of_tls_and_a_token_are_the_users() -> None:
@@ -43,21 +44,17 @@ def test_files_of_tls_and_a_token_are_the_users() -> None:
         "t",
     ]
     expected = CredentialFiles(Path("ca.pem"), Path("c.pem"), Path("c.key"), Path("t"))
-    assert checked(parsed(*files)).credentials == expected
-    assert checked(parsed()).credentials == CredentialFiles()
+    assert credentials(parsed(*files)) == expected
+    assert credentials(parsed()) == CredentialFiles()
 
 
 def test_the_capacity_search_takes_them_for_a_server_that_is_named() -> None:
-    options = parser().parse_args(["--tls-ca", "ca.pem", "--token-file", "t"])
-    assert credentials(options) == CredentialFiles(Path("ca.pem"), token_file=Path("t"))
+    options = capacity.parser().parse_args(["--tls-ca", "ca.pem", "--token-file", "t"])
+    assert capacity.credentials(options) == CredentialFiles(Path("ca.pem"), token_file=Path("t"))
     with pytest.raises(ValueError, match="for a server that --url names"):
-        check_all(options)
+        capacity.check_all(options)
     with pytest.raises(ValueError, match=r"grpc://a:1: TLS files are for grpcs:// and https:// URLs"):
-        check_all(parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
-
-
-def test_known_answers_are_a_path() -> None:
-    assert checked(parsed("--known-answers", "known.jsonl")).known_answers == Path("known.jsonl")
+        capacity.check_all(capacity.parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +73,7 @@ def test_known_answers_are_a_path() -> None:
 )
 def test_what_makes_no_sense_is_refused_by_name(arguments: list[str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        checked(parsed(*arguments))
+        check_all(parsed(*arguments))
 
 
 def test_each_protocol_takes_its_urls_from_the_host() -> None:

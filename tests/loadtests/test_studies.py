@@ -148,7 +148,7 @@ def test_the_gpus_whole_way_on_the_cpu(
 
 def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
     shipped, *others = tune.bare_rows(Precision.BF16, 8, 2)
-    names = ("precision", "batch", "threads", "attention", "environment")
+    names = ("precision", "question", "environment")
     for row in others:
         assert len([name for name in names if getattr(row, name) != getattr(shipped, name)]) == 1, row
 
@@ -157,13 +157,13 @@ def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
 def test_no_setting_is_measured_twice(cores: int) -> None:
     for rows in (tune.bare_rows(Precision.FP32, 8, cores), tune.served_rows(8, 10_000, cores)):
         assert len({(row.factor, row.setting) for row in rows}) == len(rows)
-        assert all(getattr(row, "threads", None) != 0 for row in rows)
+        assert all(row.question.get("threads") != 0 for row in rows)
 
 
 def test_a_repository_serves_the_setting_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
     model = repository / "deepfake_vs_real" / "1" / "model.pt"
 
-    def written(row: tune.ServedRow, model_name: str = "deepfake_vs_real") -> Any:
+    def written(row: tune.Row, model_name: str = "deepfake_vs_real") -> Any:
         folder = tmp_path / f"{row.factor} {row.setting}"
         return read_configuration(
             configuration_path(tune.write_repository(repository, folder, model, row), model=model_name)
