@@ -100,11 +100,7 @@ def credentials(options: argparse.Namespace) -> CredentialFiles:
 
 
 def check_all(options: argparse.Namespace) -> None:
-    """Refuses what makes no sense.
-
-    Raises:
-        ValueError: an option does not; in one line that names it.
-    """
+    """Refuses what makes no sense."""
     for name in ("slo_p95_ms", "step_seconds", "traffic"):
         value = getattr(options, name)
         check(options, name, value is None or 0 < value < float("inf"), "above 0")
@@ -192,11 +188,7 @@ def _measure(server: _Server, client: DeepfakeClient, options: argparse.Namespac
 
 
 def _estimate(generators: Generators, options: argparse.Namespace) -> float:
-    """Images per second with many callers, which the steps are shares of.
-
-    Raises:
-        ChildProcessError: no request was answered.
-    """
+    """Images per second with many callers, which the steps are shares of."""
     callers = _PROBE_CALLERS * options.generators
     samples = generators.closed_loop(callers, max(options.step_seconds * _PROBE_SHARE, 1.0))
     rate = sum(answers_per_second(sample.answered_at) for sample in samples)

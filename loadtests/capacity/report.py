@@ -103,11 +103,7 @@ class Report:
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Writes all files; returns the path of report.html.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Writes all files; returns the path of report.html."""
     pictures = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
     files = {
         **pictures,

@@ -76,11 +76,7 @@ class Step:
 
 
 def run_step(generators: Generators, setup: Setup, offered: float, seed: int, *, repeat: bool) -> Step:
-    """Offers `offered` requests per second.
-
-    Raises:
-        ChildProcessError: a load generator ended.
-    """
+    """Offers `offered` requests per second."""
     begin = time.monotonic() + _LEAD_SECONDS
     measure_from = begin + setup.settle_seconds
     end = measure_from + setup.step_seconds

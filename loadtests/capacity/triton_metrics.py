@@ -75,11 +75,7 @@ class Scrape:
 
 
 def scrape(url: str) -> Scrape:
-    """Reads the endpoint.
-
-    Raises:
-        OSError: it does not answer, or is not Triton's; the message says which.
-    """
+    """Reads the endpoint."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http, checked by the command
             text = response.read().decode("utf-8", "replace")

@@ -132,11 +132,7 @@ def page(result: table.Result) -> list[str]:
 
 
 def run_locust(url: str, callers: int, run_seconds: int) -> Run:
-    """A closed loop of `callers` that all begin at once, new pixels in every request.
-
-    Raises:
-        RunError: it failed, or a request did.
-    """
+    """A closed loop of `callers` that all begin at once, new pixels in every request."""
     command = [
         *(sys.executable, "-m", "locust", "-f", str(_ROOT / "loadtests" / "locustfile.py"), "--headless", "--json"),
         *("--host", url, "-u", str(callers), "-r", str(callers), "-t", f"{run_seconds}s", "--known-rate", "0"),
@@ -146,11 +142,7 @@ def run_locust(url: str, callers: int, run_seconds: int) -> Run:
 
 
 def read_statistics(text: str) -> Run:
-    """The figures of Locust's JSON, which, unlike its CSV files, has the requests that were on their way at the end.
-
-    Raises:
-        RunError: it has not the one row that was expected, requests failed, or none was made.
-    """
+    """The figures of Locust's JSON, which, unlike its CSV files, has the requests that were on their way at the end."""
     try:
         (row,) = json.loads(text)
         requests, failures = int(row["num_requests"]), int(row["num_failures"])
@@ -193,11 +185,7 @@ class PerfAnalyzer:
 
 
 def read_record(record: Mapping[str, Any]) -> Run:
-    """The figures of perf_analyzer's record of every request, from the first request to the last answer.
-
-    Raises:
-        RunError: it has no requests, or two with the same image.
-    """
+    """The figures of perf_analyzer's record of every request, from the first request to the last answer."""
     requests = [each for experiment in record["experiments"] for each in experiment["requests"]]
     if not requests:
         raise RunError("perf_analyzer recorded no requests")
@@ -212,11 +200,7 @@ def read_record(record: Mapping[str, Any]) -> Run:
 
 @contextmanager
 def prepared(binary: Path) -> Iterator[PerfAnalyzer]:
-    """perf_analyzer with 300 images of its own, ready to run.
-
-    Raises:
-        RunError: the binary or a library that it needs is not there.
-    """
+    """perf_analyzer with 300 images of its own, ready to run."""
     if not binary.is_file():
         raise RunError(f"{binary}: no perf_analyzer there; `make referee` installs it")
     bundled = Path(str(importlib.metadata.distribution("nvidia-pytriton").locate_file(_BUNDLED)))

@@ -44,9 +44,6 @@ def export(
 
     Args:
         precision: None for what is fastest here.
-
-    Raises:
-        ExportError: the checkpoint cannot be had, or does not fit the contract.
     """
     shutil.copytree(source, target, ignore=without_versions)
     exported = export_model(model, revision, precision, target, Silent())
@@ -94,12 +91,7 @@ class Served:
         self._server, self._generators, self._callers = server, generators, callers
 
     def measure(self, seconds: float) -> ServedRun:
-        """Loads it for `seconds`, once its queue has filled.
-
-        Raises:
-            ChildProcessError: a load generator ended.
-            ValueError: a request failed.
-        """
+        """Loads it for `seconds`, once its queue has filled."""
         began: list[tuple[Usage, ModelCounters, float]] = []
         samples = self._generators.closed_loop(
             self._callers,
@@ -139,9 +131,6 @@ def serve(
     Args:
         generators: client processes.
         environment: of the server, over this process's own.
-
-    Raises:
-        EmbeddedTritonError: it does not start.
     """
     server = EmbeddedTriton(repository)
     with mock.patch.dict(os.environ, environment or {}):

@@ -87,11 +87,7 @@ def run_study(
 
 
 def write_result(name: str, folder: Path, result: Result, page: Callable[[Result], list[str]]) -> list[str]:
-    """Writes both files; returns the page.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Writes both files; returns the page."""
     lines = page(result)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

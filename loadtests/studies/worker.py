@@ -39,9 +39,6 @@ class Worker:
     Args:
         arguments: as above.
         environment: over this process's own; None takes a variable away.
-
-    Raises:
-        ChildProcessError: it ended, or did not answer in time; with the last line of its errors.
     """
 
     def __init__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> None:

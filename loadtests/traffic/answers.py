@@ -24,13 +24,13 @@ from deepfake_client import (
     Verdict,
 )
 from deepfake_client.preprocessing import load_image, to_pixels
+from numpy.typing import NDArray
 from PIL import Image
 
 from .pool import KnownAnswer, Payload, picture
 
 #: Scores in bf16 move by up to 0.005 with the size of the batch; four times as much is no rounding.
 SCORE_TOLERANCE = 0.02
-_IMAGES = 8
 _SIDE = 256
 
 REJECTED_FULL = "rejected: the queue is full, or too many requests"
@@ -125,18 +125,20 @@ def drawn() -> list[bytes]:
     """Pictures as unlike each other as can be: plain colours, stripes, blotches, noise; as PNG files."""
     generator = np.random.default_rng(7)
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE]
-    pictures = [np.full((_SIDE, _SIDE, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 255, 255), (200, 40, 40))]
-    for period, values in ((8, rows), (32, columns), (64, rows + columns)):
-        stripes = np.where(values // period % 2, 255, 0).astype(np.uint8)
-        pictures.append(np.dstack([stripes, 255 - stripes, stripes]))
-    pictures += [picture(_SIDE, generator) for _ in range(_IMAGES - len(pictures) - 1)]
-    pictures.append(generator.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8))
-    files = []
-    for pixels in pictures:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        files.append(buffer.getvalue())
-    return files
+    stripes = [np.where(values % 2, 255, 0) for values in (rows // 8, columns // 32, (rows + columns) // 64)]
+    pictures = [
+        *(np.full((_SIDE, _SIDE, 3), colour) for colour in ((0, 0, 0), (255, 255, 255), (200, 40, 40))),
+        *(np.dstack([each, 255 - each, each]) for each in stripes),
+        picture(_SIDE, generator),
+        generator.integers(0, 256, (_SIDE, _SIDE, 3)),
+    ]
+    return [_png(each.astype(np.uint8)) for each in pictures]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _as_payload(file: bytes, payload: str) -> Payload:

@@ -199,11 +199,7 @@ def _ceiling(plan: Plan, repository: Path) -> tuple[int, float]:
 
 
 async def _measure(plan: Plan, contestant: Contestant, url: str, pid: int) -> list[Result]:
-    """Figures for each number of callers, of a server whose answers were checked first.
-
-    Raises:
-        ServerError: it does not give transformers' scores.
-    """
+    """Figures for each number of callers, of a server whose answers were checked first."""
     caller = await _open_and_check(plan, contestant, url)
     peak = 0.0
 

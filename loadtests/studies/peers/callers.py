@@ -38,21 +38,13 @@ class Caller(Protocol):
         """A request for the image, before its clock starts."""
 
     async def send(self, request: Any) -> Mapping[str, float]:
-        """Scores by label.
-
-        Raises:
-            CallError: there are none.
-        """
+        """Scores by label."""
 
     async def close(self) -> None: ...
 
 
 async def open_caller(call: Call, url: str) -> Caller:
-    """The caller for a server at `url`, which must be listening.
-
-    Raises:
-        CallError: it is not.
-    """
+    """The caller for a server at `url`, which must be listening."""
     if call == "gradio":
         return await asyncio.to_thread(GradioCaller, url)
     if call in ("triton-image", "triton-pixels"):
@@ -193,11 +185,7 @@ class JudgingSender:
 
 
 async def check_known(caller: Caller, known: Sequence[KnownAnswer]) -> None:
-    """Asks for all at a time, so that they meet in batches.
-
-    Raises:
-        CallError: one has no scores, or others than the known ones.
-    """
+    """Asks for all at a time, so that they meet in batches."""
     answers = await asyncio.gather(*(caller.send(caller.prepare(each.payload)) for each in known))
     for image, scores in zip(known, answers, strict=True):
         if contradicts(scores, image, SCORE_TOLERANCE):

@@ -85,9 +85,6 @@ def running(
     Args:
         python: of the peers' environment.
         repository: of the embedded Triton.
-
-    Raises:
-        ServerError, EmbeddedTritonError: it ended, or does not listen in time.
     """
     if not contestant.is_triton:
         with _peer(contestant, python, checkpoint, precision, threads) as found:
