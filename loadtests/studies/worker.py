@@ -1,8 +1,4 @@
-"""A measuring process with an environment of its own. Questions and answers are lines of JSON.
-
-    python -m loadtests.studies.worker bare MODEL.PT DEVICE            the TorchScript model, nothing around it
-    python -m loadtests.studies.worker card MODEL REVISION LABELS.TXT  the model card's code: transformers, fp32, one by one
-    python -m loadtests.studies.worker matrix DEVICE                   one large product: what the chip does at most
+"""A measuring process with an environment of its own: the bare model, the model card's code, or one matrix product.
 
 A process, because the allocator and OpenMP read their settings from the environment when they start.
 """
@@ -11,88 +7,91 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
+import multiprocessing
 import os
 import resource
-import select
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-_ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 300.0
+from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
+
 _ANSWER_SECONDS = 600.0
 _IMAGES = 16
 # Passes that are queued on a GPU before it is waited for, so that it never waits for Python.
 _QUEUED_PASSES = 8
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
+_stack = contextlib.ExitStack()
+_answers: list[Answer] = []  # in the process, the one that was opened
 
 
 class Worker:
     """The process, as a context manager; ready once it has loaded its model.
 
     Args:
-        arguments: as above.
+        task: opens what answers, in the process.
         environment: over this process's own; None takes a variable away.
+
+    Raises:
+        ChildProcessError: it failed, ended, or did not answer in time.
     """
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> None:
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)}
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__, with the process
-        self._name = f"{arguments[0]} worker"
-        self._process = subprocess.Popen(  # noqa: S603 - this module
-            [sys.executable, "-m", "loadtests.studies.worker", *arguments],
-            env={name: value for name, value in variables.items() if value is not None},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-        )
+    def __init__(
+        self, task: Callable[..., Any], *arguments: str, environment: Mapping[str, str | None] | None = None
+    ) -> None:
+        self._task, self._arguments, self._environment = task, arguments, environment or {}
+        spawn = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
     def ask(self, **question: Any) -> dict[str, Any]:
         """The answer to one question."""
-        assert self._process.stdin is not None  # noqa: S101 - stdin=PIPE above
-        try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-        except OSError:
-            raise self._failure("ended") from None
-        return self._receive(_ANSWER_SECONDS)
+        answer: dict[str, Any] = self._run(_answer, question)
+        return answer
 
     def __enter__(self) -> Worker:
-        try:
-            self._receive(_START_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
+        with mock.patch.dict(os.environ):
+            for name, value in self._environment.items():
+                os.environ.pop(name, None)
+                os.environ.update({name: value} if value is not None else {})
+            try:
+                self._run(_open, self._task, self._arguments)
+            except BaseException:
+                self._process.shutdown()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+        with contextlib.suppress(ChildProcessError):
+            self._run(_close)
+        self._process.shutdown()
 
-    def _receive(self, timeout_seconds: float) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
-        if not select.select([self._process.stdout], [], [], timeout_seconds)[0]:
-            raise self._failure(f"did not answer within {timeout_seconds:.0f} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._failure("ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        name = self._task.__name__.strip("_")
+        try:
+            return self._process.submit(function, *arguments).result(_ANSWER_SECONDS)
+        except FutureTimeoutError:
+            raise ChildProcessError(f"the {name} worker did not answer within {_ANSWER_SECONDS:.0f} s") from None
+        except Exception as error:  # whatever torch and transformers raise
+            raise ChildProcessError(f"the {name} worker failed: {type(error).__name__}: {error}") from None
 
-    def _failure(self, how: str) -> ChildProcessError:
-        self._errors.seek(0)
-        lines = [line for line in self._errors.read().decode("utf-8", "replace").split("\n") if line.strip()]
-        return ChildProcessError(f"the {self._name} {how}: {lines[-1] if lines else 'it said nothing'}")
+
+def _open(task: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    _answers.append(_stack.enter_context(task(*arguments)))
+
+
+def _close() -> None:
+    _stack.close()
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    return _answers[0](question)
 
 
 def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str | None] | None = None) -> Worker:
@@ -101,9 +100,7 @@ def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str |
     The answer to {"batch": 8, "seconds": 5, "threads": 2, "attention": "math"} has `images_per_second` over at least two
     forward passes, after one that does not count, and `faults_per_image`, page faults.
     """
-    from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
-
-    return Worker("bare", str(model), device, environment={**TORCH_ENVIRONMENT, **(environment or {})})
+    return Worker(_bare, str(model), device, environment={**TORCH_ENVIRONMENT, **(environment or {})})
 
 
 def card_code(model: str, revision: str | None, labels: Path) -> Worker:
@@ -111,14 +108,12 @@ def card_code(model: str, revision: str | None, labels: Path) -> Worker:
 
     The answer to {"seconds": 5} has `images_per_second`, that to {"paths": [...]} the `probabilities` of image files.
     """
-    return Worker("card", model, revision or "", str(labels))
+    return Worker(_card, model, revision or "", str(labels))
 
 
 def matrix_peak(device: str) -> Worker:
     """A worker that multiplies: {"dtype": "bfloat16", "size": 8192, "seconds": 3} → `flops_per_second`."""
-    from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
-
-    return Worker("matrix", device, environment=TORCH_ENVIRONMENT)
+    return Worker(_matrix, device, environment=TORCH_ENVIRONMENT)
 
 
 @contextlib.contextmanager
@@ -220,16 +215,3 @@ def _repeated(run: Callable[[], object], seconds: float, least: int) -> tuple[in
 
 def _page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def main() -> None:
-    """The other side: says that it is ready, then answers until its input ends."""
-    kind, *arguments = sys.argv[1:]
-    with {"bare": _bare, "card": _card, "matrix": _matrix}[kind](*arguments) as answer:
-        print("{}", flush=True)
-        for line in sys.stdin:
-            print(json.dumps(answer(json.loads(line))), flush=True)
-
-
-if __name__ == "__main__":
-    main()

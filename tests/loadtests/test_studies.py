@@ -227,7 +227,7 @@ def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
 def test_a_measuring_process_that_fails_says_why(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(b"no model")
-    with pytest.raises(ChildProcessError, match=r"the bare worker ended: RuntimeError"), bare_model(model):
+    with pytest.raises(ChildProcessError, match=r"the bare worker failed: RuntimeError"), bare_model(model):
         pass
 
 
