@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,6 @@ Call = Literal["gradio", "file", "files", "body", "triton-image", "triton-pixels
 #: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
 DEADLINE_SECONDS = 90.0
 _MOST_CALLERS = 512
-_BOUNDARY = "deepfake-vs-real-boundary"
 _KNOWN_RATE = 0.05
 
 
@@ -60,20 +59,21 @@ class HttpCaller:
     """
 
     def __init__(self, url: str, field: str | None) -> None:
-        self._url = f"{url}/classify"
-        part = f'Content-Disposition: form-data; name="{field}"; filename="image.jpg"\r\nContent-Type: image/jpeg'
-        self._head = f"--{_BOUNDARY}\r\n{part}\r\n\r\n".encode() if field else b""
-        self._tail = f"\r\n--{_BOUNDARY}--\r\n".encode() if field else b""
+        self._url, self._field = f"{url}/classify", field
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_MOST_CALLERS),
             timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
-            headers={"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}" if field else "image/jpeg"},
+            headers={} if field else {"Content-Type": "image/jpeg"},
         )
 
-    def prepare(self, file: bytes) -> bytes:
-        return self._head + file + self._tail
+    def prepare(self, file: bytes) -> bytes | aiohttp.FormData:
+        if self._field is None:
+            return file
+        form = aiohttp.FormData()
+        form.add_field(self._field, file, filename="image.jpg", content_type="image/jpeg")
+        return form
 
-    async def send(self, request: bytes) -> Mapping[str, float]:
+    async def send(self, request: bytes | aiohttp.FormData) -> Mapping[str, float]:
         try:
             async with self._session.post(self._url, data=request) as answer:
                 content = await answer.read()
@@ -115,15 +115,14 @@ class TritonCaller:
 
 
 class GradioCaller:
-    """`gradio_client`, which blocks: each request in a thread. It uploads files that lie on the disk."""
+    """`gradio_client`, which has threads of its own and uploads files that lie on the disk."""
 
     def __init__(self, url: str) -> None:
         import gradio_client
 
-        self._gradio = gradio_client
+        self._handle_file = gradio_client.handle_file
         self._folder = tempfile.TemporaryDirectory(prefix="deepfake-peers-")
-        self._count = 0
-        self._threads = ThreadPoolExecutor(_MOST_CALLERS, "gradio-caller")
+        self._numbers = itertools.count()
         try:
             self._client = gradio_client.Client(
                 url, verbose=False, analytics_enabled=False, download_files=False, max_workers=_MOST_CALLERS
@@ -132,18 +131,14 @@ class GradioCaller:
             raise CallError(f"gradio_client: {type(error).__name__}") from None
 
     def prepare(self, file: bytes) -> Path:
-        self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.jpg"
+        path = Path(self._folder.name) / f"{next(self._numbers)}.jpg"
         path.write_bytes(file)
         return path
 
     async def send(self, request: Path) -> Mapping[str, float]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, request)
-
-    def _send(self, path: Path) -> Mapping[str, float]:
         try:
-            job = self._client.submit(self._gradio.handle_file(path), api_name="/classify")
-            answer = job.result(timeout=DEADLINE_SECONDS)
+            job = self._client.submit(self._handle_file(request), api_name="/classify")
+            answer = await asyncio.wait_for(asyncio.wrap_future(job.future), DEADLINE_SECONDS)
         except Exception as error:  # as above
             raise CallError(f"gradio_client: {type(error).__name__}") from None
         try:
@@ -153,7 +148,6 @@ class GradioCaller:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._client.close)
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._folder.cleanup()
 
 
