@@ -21,7 +21,7 @@ HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults dashboard observe overload loadtest capacity tune ceiling bench-gpu peers referee lint format serve scan clean
+.PHONY: help demo test test-all faults dashboard observe overload loadtest capacity tune ceiling gpu peers referee cost figures lint format serve scan clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,14 +62,20 @@ peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, F
 referee: $(VENV)/.dev $(VENV)/perf_analyzer/bin/perf_analyzer ## NVIDIA's perf_analyzer against Locust on the same server: do both measure the same?
 	@$(BIN)/python -m loadtests.studies.referee --perf-analyzer $(VENV)/perf_analyzer/bin/perf_analyzer $(ARGS)
 
-tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads, precision, layout and attention are worth here (10 minutes)
+tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads, precision and attention are worth here (10 minutes)
 	@$(BIN)/python -m loadtests.studies.tune $(ARGS)
 
 ceiling: $(VENV)/.dev ## the served model beside the bare one and the model card's own code, in turns
 	@$(BIN)/python -m loadtests.studies.ceiling $(ARGS)
 
-bench-gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC (not run yet: no GPU was at hand)
+gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC (not run yet: no GPU was at hand)
 	@$(BIN)/python -m loadtests.studies.gpu $(ARGS)
+
+cost: $(VENV)/.dev ## the client's processor time beside bare tritonclient, at a server that runs (`make serve`)
+	@$(BIN)/python -m loadtests.studies.cost $(ARGS)
+
+figures: $(VENV)/.dev ## write the figures of loadtests/results into the README
+	@$(BIN)/python -m loadtests.summary $(ARGS)
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format

@@ -15,10 +15,10 @@ from gevent.pool import Group
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtests.traffic.arrivals import Schedule
 from loadtests.traffic.lifecycle import register
-from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, checked
-from loadtests.traffic.stream import Item
+from loadtests.traffic.loops import Schedule
+from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES
+from loadtests.traffic.pool import Item
 from loadtests.traffic.target import Target
 
 register(events)
@@ -35,7 +35,7 @@ class ClassifyingUser(User):
     def on_start(self) -> None:
         if self.target is None:
             return
-        options = checked(self.environment.parsed_options)
+        options = self.environment.parsed_options
         self._payload = options.payload
         self._on_their_way = Group()
         self._schedule = Schedule(options.rate, options.arrivals, time.perf_counter()) if options.rate else None

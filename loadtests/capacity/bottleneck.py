@@ -16,6 +16,7 @@ _BUSY = 0.85
 _OTHERS = 0.1
 _OTHERS_AT_FAULT = 0.25
 _DECODE_SHARE = 0.5
+_LONGER_DELAY = "If the mean batch is far below `max_batch_size`, a longer `max_queue_delay_microseconds` may help."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> Bottleneck:
             "wrong answers",
             f"{wrong} answers were wrong. Until that is understood, no figure here counts.",
             (
-                "Run it again with `--known-answers` from a server that you trust, to tell a broken server from one whose "
+                "Run it again with `--known-answers` from a server that you trust. It tells a broken server from one whose "
                 "weights were replaced meanwhile.",
                 "Look into the server's log, and at the replicas one by one if the URL stands for several.",
             ),
@@ -84,8 +85,7 @@ def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> Bottleneck:
             (
                 "A target below the time of one image cannot be held by more replicas: take faster hardware, a lower "
                 "precision (`deepfake export --precision`), or another target.",
-                "If `queue` in the table below is most of it, lower `max_queue_delay_microseconds` in the model's "
-                "configuration.",
+                "If `queue` in the table below is most of it, lower `max_queue_delay_microseconds`.",
             ),
         )
     return _server_side(step, cores)
@@ -100,55 +100,47 @@ def _full(step: Step, cores: int) -> bool:
 
 def _server_side(step: Step, cores: int) -> Bottleneck:
     decoding = step.decode_ms is not None and step.compute_ms and step.decode_ms > _DECODE_SHARE * step.compute_ms
+    used = "an unknown use of cores" if step.server_cores is None else f"{step.server_cores:.1f} of {cores} cores busy"
     if step.gpu is not None and step.gpu >= _GPU:
         return Bottleneck(
             "gpu",
             f"The GPU: {step.gpu:.0%} busy at {step.offered:.3g} requests per second, in batches of {step.batch or 0:.1f}.",
-            (
-                "Add replicas, one GPU each: the model is at its limit, and so is this pod.",
-                "If the mean batch is far below `max_batch_size`, a longer `max_queue_delay_microseconds` may help.",
-            ),
+            ("Add replicas, one GPU each: the model is at its limit, and so is this pod.", _LONGER_DELAY),
         )
     if step.server_cores is not None and step.server_cores >= _SERVER_CPU * cores:
         what = "decoding images and the model" if decoding else "the model"
         return Bottleneck(
             "cpu",
-            f"The processors: the server kept {step.server_cores:.1f} of {cores} cores busy with {what} at "
-            f"{step.offered:.3g} requests per second.",
-            (('Decode at the callers (`decode="client"`), which takes that work off the server.',) if decoding else ())
-            + (
+            f"The processors: the server kept {used} with {what} at {step.offered:.3g} requests per second.",
+            (
+                *(
+                    ('Decode at the callers (`decode="client"`), which takes that work off the server.',)
+                    * bool(decoding)
+                ),
                 "Add replicas, or move to a GPU.",
-                "If these are fp32 weights and the processor has AVX512_BF16 or AMX: `deepfake export --precision bf16` does "
-                "about twice as much.",
+                "With fp32 weights on a processor with AVX512_BF16 or AMX: `deepfake export --precision bf16` does about "
+                "twice as much.",
             ),
         )
     if step.busy is not None and step.busy >= _BUSY:
         return Bottleneck(
             "instance",
-            f"The model: its instances take turns, and one of them computed {step.busy:.0%} of the time, with {_cores_of(step, cores)}.",
+            f"The model: its instances take turns, and one of them computed {step.busy:.0%} of the time, with {used}.",
             (
                 "Add replicas; or, where the device itself is not full, let both instances compute at once (tritonserver's "
                 "`--rate-limit-resource=turn:2`).",
-                "If the mean batch is far below `max_batch_size`, a longer `max_queue_delay_microseconds` may help.",
+                _LONGER_DELAY,
             ),
         )
+    share = "an unknown share" if step.busy is None else f"{step.busy:.0%}"
     return Bottleneck(
         "unknown",
-        f"Not visible from here: the classifier computed {_share(step.busy)} of the time, with {_cores_of(step, cores)}.",
+        f"Not visible from here: the classifier computed {share} of the time, with {used}.",
         (
-            "Run this next to the server (`--url` on the same machine), so that its processors are seen, and pass "
-            "`--metrics-url`.",
+            "Run this next to the server (`--url` on the same machine) and pass `--metrics-url`, so that it is seen.",
             "Then look at what lies between: network, gateway, TLS, or limits on the pod's CPU.",
         ),
     )
-
-
-def _cores_of(step: Step, cores: int) -> str:
-    return "an unknown use of cores" if step.server_cores is None else f"{step.server_cores:.1f} of {cores} cores busy"
-
-
-def _share(value: float | None) -> str:
-    return "an unknown share" if value is None else f"{value:.0%}"
 
 
 def shown_ms(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -15,8 +16,6 @@ from .step import Step
 
 # Okabe and Ito's colours, which the colour-blind tell apart; each line has a marker of its own for print in grey.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-_SIZE = (7.2, 4.4)
-_DPI = 110
 
 
 def draw(found: Found, slo_p95_ms: float, cores: int) -> dict[str, bytes]:
@@ -32,7 +31,7 @@ def draw(found: Found, slo_p95_ms: float, cores: int) -> dict[str, bytes]:
 
 def _picture(found: Found, unit: str, paint: Callable[[Axes], None]) -> bytes:
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel("Offered load, requests per second")
         axes.set_ylabel(unit)
@@ -44,31 +43,25 @@ def _picture(found: Found, unit: str, paint: Callable[[Axes], None]) -> bytes:
         axes.set_xlim(0, 1.06 * max(step.offered for step in found.steps))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI)
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
 def _throughput(axes: Axes, steps: Sequence[Step]) -> None:
     top = max(step.offered for step in steps)
     axes.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":", label="all that is offered")
-    axes.plot([s.offered for s in steps], [s.answered for s in steps], color=BLUE, linewidth=1.2)
+    axes.plot([step.offered for step in steps], [step.answered for step in steps], color=BLUE, linewidth=1.2)
     for met, colour, marker, label in ((True, BLUE, "o", "target held"), (False, RED, "X", "target broken")):
-        chosen = [step for step in steps if step.met is met]
-        axes.scatter(
-            [s.offered for s in chosen],
-            [s.answered for s in chosen],
-            color=colour,
-            marker=marker,
-            s=45,
-            label=label,
-            zorder=3,
-        )
+        points = [(step.offered, step.answered) for step in steps if step.met is met]
+        x, y = zip(*points, strict=True) if points else ((), ())
+        axes.scatter(x, y, color=colour, marker=marker, s=45, label=label, zorder=3)
     axes.set_ylim(bottom=0)
 
 
 def _latency(axes: Axes, steps: Sequence[Step], slo_p95_ms: float) -> None:
-    for name, colour, marker in (("p50", BLUE, "o"), ("p95", ORANGE, "s"), ("p99", RED, "^")):
-        _line(axes, steps, lambda step, name=name: getattr(step, f"{name}_ms"), colour, marker, name)
+    _line(axes, steps, lambda step: step.p50_ms, BLUE, "o", "p50")
+    _line(axes, steps, lambda step: step.p95_ms, ORANGE, "s", "p95")
+    _line(axes, steps, lambda step: step.p99_ms, RED, "^", "p99")
     axes.axhline(slo_p95_ms, color="black", linewidth=1.2, label="target for p95")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -82,7 +75,7 @@ def _server(axes: Axes, steps: Sequence[Step]) -> None:
     axes.set_ylim(bottom=0)
     batches = axes.twinx()
     batches.spines["right"].set_visible(True)
-    _line(batches, steps, lambda step: step.batch, GREY, "D", "images per batch", dashed=True)
+    _line(batches, steps, lambda step: step.batch, GREY, "D", "images per batch")
     batches.set_ylabel("Mean images per batch")
     batches.set_ylim(bottom=0)
     if batches.has_data():  # a legend knows the lines of its own axes alone
@@ -97,26 +90,20 @@ def _usage(axes: Axes, steps: Sequence[Step], cores: int) -> None:
     _line(axes, steps, lambda step: step.busy, ORANGE, "s", "model computing")
     _line(axes, steps, lambda step: step.generator_cpu, RED, "X", "load generator's core")
     if any(step.server_cores is not None for step in steps):
-        _line(axes, steps, lambda step: step.other_cores / cores, GREY, "D", "other programs", dashed=True)
+        _line(axes, steps, lambda step: step.other_cores / cores, GREY, "D", "other programs")
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
 def _line(
-    axes: Axes,
-    steps: Sequence[Step],
-    value: Callable[[Step], float | None],
-    colour: str,
-    marker: str,
-    label: str,
-    *,
-    dashed: bool = False,
+    axes: Axes, steps: Sequence[Step], value: Callable[[Step], float | None], colour: str, marker: str, label: str
 ) -> None:
-    """Each run a marker, and a line through the means of each load."""
+    """Each run a marker, and a line through the means of each load; grey ones are dashed."""
     points = [(step.offered, found) for step in steps if (found := value(step)) is not None and math.isfinite(found)]
     if not points:
         return
     loads = sorted({load for load, _ in points})
-    means = [sum(v for x, v in points if x == load) / sum(x == load for x, _ in points) for load in loads]
-    axes.plot(loads, means, color=colour, linewidth=1.4, linestyle="--" if dashed else "-", marker=marker, label=label)
-    axes.scatter([x for x, _ in points], [v for _, v in points], color=colour, marker=marker, s=14, alpha=0.6)
+    means = [fmean(found for load, found in points if load == each) for each in loads]
+    style = "--" if colour == GREY else "-"
+    axes.plot(loads, means, color=colour, linewidth=1.4, linestyle=style, marker=marker, label=label)
+    axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, s=14, alpha=0.6)

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +29,11 @@ def processor_name() -> str:
 
 def server_pid(host: str, port: int) -> int | None:
     """The process on this machine that listens on the port; None when it is elsewhere, or hidden from this user."""
-    if not _is_here(host):
-        return None
     try:
+        asked = {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+        ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
+        if not any(address in ours or address.startswith("127.") for address in asked):
+            return None
         connections = psutil.net_connections("tcp")
     except (psutil.AccessDenied, OSError):
         return None
@@ -38,51 +41,46 @@ def server_pid(host: str, port: int) -> int | None:
     return next((each.pid for each in listening if each.laddr.port == port and each.pid), None)
 
 
+def family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants, as far as they run."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 class Usage:
-    """Processor time in seconds used since the first look: by the server, and by everybody but it and us.
+    """Cores kept busy since it was made.
 
     Args:
         server: pid of the server; its child processes count with it. None when it is not on this machine.
-        generators: pids of the load generators; this process counts with them.
+        generators: pids of the load generators.
     """
 
     def __init__(self, server: int | None, generators: Sequence[int]) -> None:
-        self._server = server
-        self._ours = [os.getpid(), *generators]
-        self._began = self._read()
+        self._server, self._generators = server, generators
+        self._began, self._before = time.monotonic(), self._read()
 
-    def seconds(self) -> tuple[float | None, float]:
-        """(server, others)."""
-        server, ours, busy = (now - before for now, before in zip(self._read(), self._began, strict=True))
-        return (server if self._server is not None else None), max(busy - server - ours, 0.0)
+    def cores(self) -> tuple[float | None, float, list[float]]:
+        """Of the server, of everybody but it and us, and of each load generator."""
+        elapsed = time.monotonic() - self._began
+        server, busy, own, *generators = (
+            (now - before) / elapsed for now, before in zip(self._read(), self._before, strict=True)
+        )
+        others = max(busy - server - own - sum(generators), 0.0)
+        return (server if self._server is not None else None), others, generators
 
-    def _read(self) -> tuple[float, float, float]:
+    def _read(self) -> list[float]:
         times = psutil.cpu_times()
         busy = times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
-        server = _tree_seconds(self._server) if self._server is not None else 0.0
-        return server, sum(map(_process_seconds, self._ours)), busy
+        server = sum(_seconds(each.pid) for each in family(self._server)) if self._server is not None else 0.0
+        return [server, busy, *map(_seconds, (os.getpid(), *self._generators))]
 
 
-def _tree_seconds(pid: int) -> float:
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        children = []
-    return _process_seconds(pid) + sum(_process_seconds(child.pid) for child in children)
-
-
-def _process_seconds(pid: int) -> float:
+def _seconds(pid: int) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
         return 0.0
     return float(times.user + times.system)
-
-
-def _is_here(host: str) -> bool:
-    try:
-        asked = {found[4][0] for found in socket.getaddrinfo(host.strip("[]"), None)}
-    except OSError:
-        return False
-    ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
-    return bool(asked & ours) or any(str(address).startswith("127.") for address in asked)

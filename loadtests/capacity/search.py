@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .step import Step
@@ -52,16 +52,13 @@ def search(offer: Offer, most: float, repeats: int) -> Found:
         return steps[-1].met
 
     good, bad = _climb(held, most)
-    if good and bad:
-        between = (good + bad) / 2
-        good, bad = (between, bad) if held(between) else (good, between)
+    if good and bad and held(between := (good + bad) / 2):
+        good = between
     while good:
-        runs = [step for step in steps if step.offered == good]
-        if not all(step.met for step in runs):
-            good = max(
-                (step.offered for step in steps if step.offered < good and _always_met(steps, step)), default=0.0
-            )
-        elif len(runs) < repeats and len(steps) < _MOST_STEPS:
+        broken = {step.offered for step in steps if not step.met}
+        if good in broken:
+            good = max({step.offered for step in steps if step.offered < good} - broken, default=0.0)
+        elif sum(step.offered == good for step in steps) < repeats and len(steps) < _MOST_STEPS:
             held(good)
         else:
             break
@@ -91,7 +88,3 @@ def _descend(held: Callable[[float], bool], bad: float) -> tuple[float, float]:
             return bad / 2, bad
         bad /= 2
     return 0.0, bad
-
-
-def _always_met(steps: Sequence[Step], step: Step) -> bool:
-    return all(each.met for each in steps if each.offered == step.offered)

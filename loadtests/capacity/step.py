@@ -6,9 +6,12 @@ import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
-from .generator import Generators, Sample
+from loadtests.traffic.generator import Generators
+from loadtests.traffic.loops import percentile
+
 from .resources import Usage
 from .triton_metrics import DECODER, MODEL, ModelCounters, Scrape, scrape
 
@@ -69,80 +72,55 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: None if value == math.inf else value for name, value in asdict(self).items()}
 
 
 def run_step(generators: Generators, setup: Setup, offered: float, seed: int, *, repeat: bool) -> Step:
-    """Offers `offered` requests per second.
-
-    Raises:
-        ChildProcessError: a load generator ended.
-    """
+    """Offers `offered` requests per second."""
     begin = time.monotonic() + _LEAD_SECONDS
     measure_from = begin + setup.settle_seconds
     end = measure_from + setup.step_seconds
     generators.begin(offered, begin, measure_from, end, seed)
-    _sleep_until(measure_from)
-    usage, before = Usage(setup.server, generators.pids), _scrape(setup)
-    pending, gpu = [], []
+    time.sleep(max(measure_from - time.monotonic(), 0))
+    usage, before, seen = Usage(setup.server, generators.pids), _scrape(setup), []
     while time.monotonic() < end:
         if (now := _scrape(setup)) is not None:
-            pending.append(now.pending)
-            gpu.append(now.gpu)
+            seen.append(now)
         time.sleep(_SAMPLE_SECONDS)
-    (server, others), after = usage.seconds(), _scrape(setup)
+    (server, others, ours), after = usage.cores(), _scrape(setup)
     samples = generators.collect(setup.settle_seconds + setup.step_seconds + setup.deadline_seconds + 30)
     model, decoder = _growth(before, after, MODEL), _growth(before, after, DECODER)
     latencies = sorted(latency for sample in samples for latency in sample.latencies_ms)
+    late = [value for sample in samples for value in sample.late_ms]
     failures = sum((sample.failures for sample in samples), Counter[str]())
     sent = len(latencies) + failures.total()
-    p50, p95, p99 = (_percentile(latencies, sent, share) for share in (0.50, 0.95, 0.99))
-    known_gpu = [value for value in gpu if value is not None]
+    p50, p95, p99 = (percentile(latencies, sent, share) for share in (0.50, 0.95, 0.99))
+    gpu = [each.gpu for each in seen if each.gpu is not None]
+    busy = model.busy(setup.step_seconds)
     return Step(
         offered=offered,
         repeat=repeat,
         sent=sent,
-        answered=sum(sample.completed for sample in samples) / setup.step_seconds,
+        answered=sum(len(sample.answered_at) for sample in samples) / setup.step_seconds,
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
         failures=dict(failures),
         met=sent > 0 and p95 <= setup.slo_p95_ms,
-        late_p99_ms=_late(samples),
-        generator_cpu=max(sample.cpu_share for sample in samples),
-        server_cores=None if server is None else server / setup.step_seconds,
-        other_cores=others / setup.step_seconds,
-        gpu=sum(known_gpu) / len(known_gpu) if known_gpu else None,
+        late_p99_ms=percentile(late, len(late), 0.99) if late else 0.0,
+        generator_cpu=max(ours),
+        server_cores=server,
+        other_cores=others,
+        gpu=fmean(gpu) if gpu else None,
         batch=model.batch,
         queue_ms=model.queue_ms,
         compute_ms=model.compute_ms,
         decode_ms=None if decoder.compute_ms is None else decoder.compute_ms + (decoder.queue_ms or 0.0),
         queue_to_compute=model.queue_to_compute,
-        pending=sum(pending) / len(pending) if pending else None,
-        busy=_busy(model, setup.step_seconds),
+        pending=fmean(each.pending for each in seen) if seen else None,
+        busy=None if busy is None else min(busy, 1.0),
         cache_hits=model.cache_hits,
     )
-
-
-def _percentile(latencies: list[float], sent: int, share: float) -> float:
-    """Of `sent` requests, of which those without a latency are the slowest."""
-    rank = math.ceil(sent * share)
-    return latencies[rank - 1] if 0 < rank <= len(latencies) else math.inf
-
-
-def _late(samples: list[Sample]) -> float:
-    late = sorted(value for sample in samples for value in sample.late_ms)
-    return _percentile(late, len(late), 0.99) if late else 0.0
-
-
-def _busy(model: ModelCounters, seconds: float) -> float | None:
-    """Executions times the mean time of one; the mean is over requests, and so of the larger batches a little more."""
-    if model.compute_ms is None:
-        return None
-    return min(model.executions * model.compute_ms / 1000 / seconds, 1.0)
 
 
 def _growth(before: Scrape | None, after: Scrape | None, model: str) -> ModelCounters:
@@ -157,7 +135,3 @@ def _scrape(setup: Setup) -> Scrape | None:
         return scrape(setup.metrics_url) if setup.metrics_url else None
     except OSError:
         return None
-
-
-def _sleep_until(moment: float) -> None:
-    time.sleep(max(moment - time.monotonic(), 0))

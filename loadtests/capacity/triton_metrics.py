@@ -1,12 +1,13 @@
-"""Triton's own counters, read before and after a step."""
+"""Triton's own counters, read before and after a load."""
 
 from __future__ import annotations
 
 import re
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 MODEL, DECODER = "deepfake_vs_real", "image_decoder"
 
@@ -15,23 +16,19 @@ _LINE = re.compile(r"^(nv_\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _MODEL_LABEL = re.compile(r'(?:^|,)model="([^"]*)"')
 _COUNTERS = {
     "requests": "nv_inference_request_success",
-    "failures": "nv_inference_request_failure",
     "images": "nv_inference_count",
     "executions": "nv_inference_exec_count",
     "queue_us": "nv_inference_queue_duration_us",
     "compute_us": "nv_inference_compute_infer_duration_us",
     "cache_hits": "nv_cache_num_hits_per_model",
 }
-_PENDING = "nv_inference_pending_request_count"
-_GPU = "nv_gpu_utilization"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCounters:
-    """Counters of a model at one moment, or their growth over a step; summed over versions and instances."""
+    """Counters of a model at one moment, or their growth over a load; summed over versions and instances."""
 
     requests: float = 0.0
-    failures: float = 0.0
     images: float = 0.0
     executions: float = 0.0
     queue_us: float = 0.0
@@ -39,7 +36,7 @@ class ModelCounters:
     cache_hits: float = 0.0
 
     def since(self, before: ModelCounters) -> ModelCounters:
-        return ModelCounters(*(getattr(self, name) - getattr(before, name) for name in _COUNTERS))
+        return ModelCounters(*(getattr(self, each.name) - getattr(before, each.name) for each in fields(self)))
 
     @property
     def batch(self) -> float | None:
@@ -61,6 +58,10 @@ class ModelCounters:
         """What the autoscaler's second trigger looks at."""
         return self.queue_us / self.compute_us if self.compute_us else None
 
+    def busy(self, seconds: float) -> float | None:
+        """Share of `seconds` in which the model computed; over 1 with instances that compute at once."""
+        return None if self.compute_ms is None else self.executions * self.compute_ms / 1000 / seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
@@ -74,11 +75,7 @@ class Scrape:
 
 
 def scrape(url: str) -> Scrape:
-    """Reads the endpoint.
-
-    Raises:
-        OSError: it does not answer, or is not Triton's; the message says which.
-    """
+    """Reads the endpoint."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http, checked by the command
             text = response.read().decode("utf-8", "replace")
@@ -87,17 +84,16 @@ def scrape(url: str) -> Scrape:
     found = _LINE.findall(text)
     if not found:
         raise OSError(f"{url}: no metrics of a Triton there")
-    values: dict[tuple[str, str], float] = {}
-    gpus = []
+    values: dict[tuple[str, str], float] = defaultdict(float)
     for name, labels, value in found:
-        if name == _GPU:
-            gpus.append(float(value))
-        elif model := _MODEL_LABEL.search(labels):
-            key = name, model[1]
-            values[key] = values.get(key, 0.0) + float(value)
-    models = {
-        model: ModelCounters(**{key: values.get((name, model), 0.0) for key, name in _COUNTERS.items()})
-        for model in (MODEL, DECODER)
-    }
-    pending = values.get((_PENDING, MODEL), 0.0) + values.get((_PENDING, DECODER), 0.0)
-    return Scrape(models, pending, sum(gpus) / len(gpus) if gpus else None)
+        if model := _MODEL_LABEL.search(labels):
+            values[name, model[1]] += float(value)
+    gpus = [float(value) for name, _, value in found if name == "nv_gpu_utilization"]
+    return Scrape(
+        models={
+            model: ModelCounters(**{field: values[name, model] for field, name in _COUNTERS.items()})
+            for model in (MODEL, DECODER)
+        },
+        pending=sum(values["nv_inference_pending_request_count", model] for model in (MODEL, DECODER)),
+        gpu=sum(gpus) / len(gpus) if gpus else None,
+    )

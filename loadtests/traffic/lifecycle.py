@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import gevent
@@ -11,13 +13,14 @@ from deepfake_client import DeepfakeError
 from locust.env import Environment
 from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import StatsEntry
 
-from .options import add_options, checked, urls_for
+from .options import add_options, check_all, credentials, urls_for
 from .shapes import Shape
 from .target import Target
-from .thresholds import broken, kept
 
 _REFUSED = "deepfake-refused"
+_SHARE = 0.95
 
 
 class ClassifyingClass(Protocol):
@@ -35,7 +38,7 @@ def register(events: Events) -> None:
     events.init_command_line_parser.add_listener(add_options)
     events.init.add_listener(_init)
     events.test_start.add_listener(_test_start)
-    events.test_stop.add_listener(_test_stop)
+    events.test_stop.add_listener(lambda environment, **_: _close_targets(environment))
     events.quitting.add_listener(_quitting)
 
 
@@ -45,21 +48,19 @@ def _three_digits(milliseconds: float) -> int:
 
 def _init(environment: Environment, **_: Any) -> None:
     """Before anything is sent: wrong options end the program with 2."""
-    options = environment.parsed_options
-    assert options is not None  # noqa: S101 - Locust's command line always has them
+    options = cast("Any", environment.parsed_options)
     worker = isinstance(environment.runner, WorkerRunner)
     try:
-        traffic = checked(options)
+        check_all(options)
         if environment.host and not worker:
             environment.user_classes[:] = _fitting(environment, named=bool(options.user_classes))
-            traffic.credentials.check(environment.host.split(","))
+            credentials(options).check(environment.host.split(","))
     except ValueError as error:
         if not worker:  # the master says it for all
             print(f"loadtest: {error}", file=sys.stderr)
         sys.exit(2)
     # Requests on their way at the end get their answers: the slowest are among them.
-    if not environment.stop_timeout:
-        environment.stop_timeout = traffic.deadline_seconds
+    environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
     if options.shape and not worker:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = environment.runner
@@ -92,22 +93,21 @@ def _fitting(environment: Environment, *, named: bool) -> list[Any]:
 def _test_start(environment: Environment, **_: Any) -> None:
     """In each process that has users: open the targets, which asks the server, before the load."""
     try:
-        checked(cast("Any", environment.parsed_options))
         if not isinstance(environment.runner, WorkerRunner):
+            check_all(cast("Any", environment.parsed_options))
             _fitting(environment, named=True)
         if not isinstance(environment.runner, MasterRunner):
             _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
-        _refuse(environment, str(error))
-
-
-def _test_stop(environment: Environment, **_: Any) -> None:
-    _close_targets(environment)
+        if isinstance(environment.runner, WorkerRunner):  # the master ends it for all
+            environment.runner.send_message(_REFUSED, {"reason": str(error)})
+        else:
+            _end(environment, str(error))
 
 
 def _open_targets(environment: Environment) -> None:
-    options = checked(cast("Any", environment.parsed_options))
+    options = cast("Any", environment.parsed_options)
     for each in cast("list[ClassifyingClass]", environment.user_classes):
         urls = urls_for(environment.host, each.schemes)
         if urls and each.target is None:
@@ -121,24 +121,16 @@ def _close_targets(environment: Environment) -> None:
             each.target = None
 
 
-def _refuse(environment: Environment, reason: str) -> None:
-    """Ends a run that cannot begin; a worker tells the master, which ends it for all."""
-    if isinstance(environment.runner, WorkerRunner):
-        environment.runner.send_message(_REFUSED, {"reason": reason})
-    else:
-        _end(environment, reason)
-
-
 def _end(environment: Environment, reason: str) -> None:
-    runner = environment.runner
+    """Ends a run that cannot begin."""
+    runner, options = environment.runner, cast("Any", environment.parsed_options)
     if runner is None or environment.process_exit_code is not None:
         return
     print(f"loadtest: {reason}", file=sys.stderr)
-    headless = environment.parsed_options is not None and environment.parsed_options.headless
-    if headless:
+    if options.headless:
         environment.process_exit_code = 1
     # Not from here: the runner is in the midst of its start.
-    gevent.spawn(runner.quit if headless else runner.stop)
+    gevent.spawn(runner.quit if options.headless else runner.stop)
 
 
 def _quitting(environment: Environment, **_: Any) -> None:
@@ -151,8 +143,40 @@ def _quitting(environment: Environment, **_: Any) -> None:
         or environment.process_exit_code is not None
     ):
         return
-    found = broken(environment.stats.total, options.slo_p95_ms, options.max_failure_rate)
+    total = environment.stats.total
+    found = broken(total, options.slo_p95_ms, options.max_failure_rate)
     found += ["users raised exceptions, see above"] if runner.exceptions else []
     environment.process_exit_code = 1 if found else 0
-    verdict = f"failed: {'; '.join(found)}" if found else f"passed: {kept(environment.stats.total, options.slo_p95_ms)}"
-    print(f"loadtest: {verdict}", file=sys.stderr)
+    target = f" of at most {options.slo_p95_ms:.0f}" if options.slo_p95_ms else ""
+    p95 = p95_ms(total.response_times, total.num_requests)
+    kept = f"p95 {p95:.0f}{target} ms, {total.num_failures} of {total.num_requests} requests failed"
+    print(f"loadtest: {'failed: ' + '; '.join(found) if found else 'passed: ' + kept}", file=sys.stderr)
+
+
+def broken(total: StatsEntry, slo_p95_ms: float, max_failure_rate: float) -> list[str]:
+    """The thresholds that a run did not keep, each in a few words; none when it passed."""
+    if total.num_requests == 0:
+        return ["no request was made"]
+    found = []
+    if total.fail_ratio > max_failure_rate:
+        found.append(f"{total.fail_ratio:.2%} of the requests failed, over --max-failure-rate {max_failure_rate:.2%}")
+    p95 = p95_ms(total.response_times, total.num_requests)
+    if slo_p95_ms and p95 > slo_p95_ms:
+        shown = f"{p95:.0f} ms" if math.isfinite(p95) else "beyond measure, since over 5 % of the requests failed"
+        found.append(f"p95 is {shown}, over --slo-p95-ms {slo_p95_ms:.0f}")
+    return found
+
+
+def p95_ms(answered: Mapping[int, int], requests: int) -> float:
+    """95th percentile of the response times of `requests` requests; those that failed are slower than any.
+
+    Args:
+        answered: how many requests were answered rightly after so many milliseconds.
+        requests: all, with those that failed.
+    """
+    left = math.ceil(requests * _SHARE)
+    for milliseconds in sorted(answered):
+        left -= answered[milliseconds]
+        if left <= 0:
+            return milliseconds
+    return math.inf

@@ -1,17 +1,18 @@
-"""Images of which no two are alike, made from a few that are kept.
+"""Images of which no two are alike, and the requests that are made of them.
 
-A server with a response cache, or anything before it that remembers answers, must not meet an image twice unless it is
-meant to. Keeping a million images is no way to get there, and encoding one for each request would load the machine that
-measures. So each image is a function of a number: numbers are counted up from a random 128-bit one, so that neither two
-processes nor two runs share any.
+Nothing that remembers answers may meet an image twice, unless it is meant to. So each image is a function of a number,
+and numbers count up from a random 128-bit one: neither two processes nor two runs share any.
 """
 
 from __future__ import annotations
 
 import io
+import random
 import re
 import secrets
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, TypeAlias
 
@@ -28,39 +29,24 @@ _BASE_IMAGES = 64
 _JPEG_VARIANTS = 16
 _MCU_ROW = 16  # pixel rows of one row of blocks with 4:2:0 chroma
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_START_OF_SCAN = b"\xff\xda"
-_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+# Recent enough to be in any cache that holds 32 images.
+_RECENT = 32
 
 
 class Pool(Protocol):
     """A source of images."""
 
-    @property
-    def memory_bytes(self) -> int:
-        """What is kept in memory, whatever the number of images drawn."""
-
     def image(self, number: int) -> Payload:
         """The image of this number; another number below 2**128 gives another image."""
 
 
-def numbers() -> Iterator[int]:
-    """Numbers of images, from a random one up; two processes do not meet."""
-    return count(secrets.randbits(8 * _NUMBER_BYTES - 1))
-
-
 class PixelPool:
-    """Preprocessed images, 150,528 bytes each, of which 9.6 MB are kept.
+    """Preprocessed images, 150,528 bytes each; the number stands in the first 16 values of one of 64 images."""
 
-    The number is written over the first 16 values of one of 64 images.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        self._images = [picture(IMAGE_SIZE, random).reshape(-1) for _ in range(_BASE_IMAGES)]
-
-    @property
-    def memory_bytes(self) -> int:
-        return sum(image.nbytes for image in self._images)
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self._images = [picture(IMAGE_SIZE, generator).reshape(-1) for _ in range(_BASE_IMAGES)]
 
     def image(self, number: int) -> NDArray[np.uint8]:
         pixels = self._images[number % _BASE_IMAGES].copy()
@@ -71,27 +57,18 @@ class PixelPool:
 class JpegPool:
     """JPEG files of `side` × `side` pixels, put together from 16 that are kept.
 
-    A JPEG with a restart marker after every row of blocks can be cut between these rows, and any row of one file can
-    stand in the place of the same row of another. The digits of the number, to the base 16, say which file each row is
-    taken from, so that different numbers differ in bytes and, after decoding, in pixels: a comment or a trailing byte
-    would get past a cache of files, but not past one of decoded pixels.
-
-    Args:
-        side: see `check_side`.
+    Each has a restart marker after every row of blocks, so a row of one file can stand in for the same row of another.
+    The digits of the number, to the base 16, say which file each row comes from: the decoded pixels differ as well.
     """
 
-    def __init__(self, side: int = 512, seed: int = 0) -> None:
+    def __init__(self, side: int = 512) -> None:
         check_side(side)
-        random = np.random.default_rng(seed)
-        files = [_cut(_encode(picture(side, random))) for _ in range(_JPEG_VARIANTS)]
+        generator = np.random.default_rng(0)
+        files = [_cut(_encode(picture(side, generator))) for _ in range(_JPEG_VARIANTS)]
         self._head = files[0][0]
         self._rows = [rows for _, rows in files]
         if any(head != self._head or len(rows) != side // _MCU_ROW for head, rows in files):
             raise ValueError("this build of Pillow writes JPEG files that cannot be cut at their restart markers")
-
-    @property
-    def memory_bytes(self) -> int:
-        return len(self._head) + sum(len(row) for rows in self._rows for row in rows)
 
     def image(self, number: int) -> bytes:
         parts = [self._head]
@@ -101,9 +78,67 @@ class JpegPool:
         return b"".join([*parts, _END_OF_IMAGE])
 
 
-def pool_for(payload: str, side: int) -> Pool:
-    """The pool for a payload of "pixels" or "image"."""
-    return JpegPool(side) if payload == "image" else PixelPool()
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """An image and the scores that every request for it must bring."""
+
+    payload: Payload
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One request to be made."""
+
+    payload: Payload
+    repeated: bool = False
+    """Whether the same image was sent before, on purpose."""
+    known: KnownAnswer | None = None
+
+
+class Stream:
+    """Requests without an end: new images, some repeated, some with a known answer.
+
+    Args:
+        payload: "pixels" or "image".
+        side: of JPEG files, see `check_side`.
+        repeat_rate: share of requests, 0 to 1, that repeat one of the last 32 new images.
+        known_rate: share of requests that send an image with a known answer.
+        seed: of the order of these; the images themselves never repeat, whatever the seed.
+    """
+
+    def __init__(
+        self,
+        payload: str,
+        side: int = 512,
+        known: Sequence[KnownAnswer] = (),
+        known_rate: float = 0.0,
+        repeat_rate: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        self._pool: Pool = JpegPool(side) if payload == "image" else PixelPool()
+        self._known = known
+        self._known_rate, self._repeat_rate = known_rate if known else 0.0, repeat_rate
+        self._random = random.Random(seed)  # noqa: S311 - a load, not a secret
+        self._numbers = numbers()
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+
+    def next(self) -> Item:
+        """The next request; preparing it takes well under a millisecond, and belongs before the clock starts."""
+        dice = self._random.random()
+        if dice < self._known_rate:
+            known = self._random.choice(self._known)
+            return Item(known.payload, known=known)
+        if self._recent and dice < self._known_rate + self._repeat_rate:
+            return Item(self._pool.image(self._random.choice(self._recent)), repeated=True)
+        number = next(self._numbers)
+        self._recent.append(number)
+        return Item(self._pool.image(number))
+
+
+def numbers() -> Iterator[int]:
+    """Numbers of images, from a random one up; two processes do not meet."""
+    return count(secrets.randbits(8 * _NUMBER_BYTES - 1))
 
 
 def check_side(side: int) -> None:
@@ -116,11 +151,11 @@ def check_side(side: int) -> None:
         raise ValueError(f"the side of an image must be a multiple of {_MCU_ROW}, 512 at least, not {side}")
 
 
-def picture(side: int, random: np.random.Generator) -> NDArray[np.uint8]:
+def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Soft blotches of colour with some grain, (side, side, 3): about what JPEG and scaling make of a photo."""
-    blotches = Image.fromarray(random.integers(0, 256, (7, 7, 3), dtype=np.uint8))
+    blotches = Image.fromarray(generator.integers(0, 256, (7, 7, 3), dtype=np.uint8))
     smooth = np.asarray(blotches.resize((side, side), Image.Resampling.BICUBIC), np.int16)
-    grain = random.integers(-10, 11, (side, side, 1), dtype=np.int16)
+    grain = generator.integers(-10, 11, (side, side, 1), dtype=np.int16)
     return (smooth + grain).clip(0, 255).astype(np.uint8)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc.experimental.gevent
 from deepfake_client import DeepfakeClient, DeepfakeError
 
-from loadtests.traffic.causes import cause_of, wrong
-from loadtests.traffic.known_answers import alike, ask, learn, read
-from loadtests.traffic.pool import pool_for
-from loadtests.traffic.stream import Item, Stream
-
-from .options import TrafficOptions
+from loadtests.traffic.answers import alike, ask, cause_of, learn, read, wrong
+from loadtests.traffic.options import credentials
+from loadtests.traffic.pool import Item, Stream
 
 _log = logging.getLogger("loadtests")
 
@@ -32,58 +31,53 @@ class RequestFailedError(Exception):
 
 
 class Target:
-    """A client, what it sends and what it knows of the answers; shared by all users of a class in this process.
+    """A client for each URL, what it sends and what it knows of the answers; shared by all users of a class here.
 
-    One client for each URL, because that is how a service uses it: one gRPC channel, or a pool of HTTP connections of
-    which each request on its way has one to itself. Without retries, and without the client's own choice among replicas,
-    so that every failure is seen and a deadline is the whole of it. Its locks, sockets and channel are gevent's after
-    Locust's monkey patching; gRPC's own core has to be told, in each process and before its first channel, which is why
-    that is done here and not where a fork may follow.
+    Without retries, so that every failure is seen. Sockets and locks are gevent's after Locust's monkey patching; gRPC's
+    core has to be told in each process, before its first channel and after any fork.
 
     Raises:
-        ValueError: the file of known answers cannot be used.
+        ValueError: the file of known answers cannot be used, or the replicas have different labels.
         DeepfakeError: the server does not answer.
     """
 
-    def __init__(self, urls: Sequence[str], options: TrafficOptions) -> None:
+    def __init__(self, urls: Sequence[str], options: Namespace) -> None:
         grpc.experimental.gevent.init_gevent()
-        self._options = options
+        self._options, files = options, credentials(options)
         self._clients = [
             DeepfakeClient(
                 url,
                 decode="server" if options.payload == "image" else "client",
                 timeout=options.deadline_seconds,
-                tls=options.credentials.tls,
-                token=options.credentials.token,
+                tls=files.tls,
+                token=files.token,
                 max_retries=0,
                 max_connections=_CONNECTIONS,
             )
             for url in urls
         ]
         try:
-            # Asked of each, so that none has to ask under load.
-            labels = {frozenset(client.model_info().labels) for client in self._clients}
-            if len(labels) > 1:
-                raise ValueError("the replicas serve models with different labels")
-            (self._labels,) = labels
-            if options.known_answers:
-                known = read(options.known_answers, options.payload)
-            else:
-                known = learn(self._clients[0], options.payload, options.deadline_seconds) if options.known_rate else []
+            self._labels, self.stream = self._ask_before_the_load()
         except (DeepfakeError, ValueError):
             self._close_clients()
             raise
-        if known and alike(known, options.score_tolerance):
-            _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
-        self.stream = Stream(
-            pool_for(options.payload, options.image_side),
-            known,
-            repeat_rate=options.repeat_rate,
-            known_rate=options.known_rate,
-        )
         self._turn = itertools.cycle(self._clients)
         self._latest = 0.0
         self._told: set[str] = set()
+
+    def _ask_before_the_load(self) -> tuple[frozenset[str], Stream]:
+        options = self._options
+        labels = {frozenset(client.model_info().labels) for client in self._clients}
+        if len(labels) > 1:
+            raise ValueError("the replicas serve models with different labels")
+        if options.known_answers:
+            known = read(Path(options.known_answers), options.payload)
+        else:
+            known = learn(self._clients[0], options.payload, options.deadline_seconds) if options.known_rate else []
+        if known and alike(known, options.score_tolerance):
+            _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
+        stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
+        return labels.pop(), stream
 
     def send(self, item: Item) -> RequestFailedError | None:
         """Sends an image and judges the answer."""
@@ -91,7 +85,7 @@ class Target:
             verdict = ask(next(self._turn), item.payload, self._options.deadline_seconds)
         except DeepfakeError as error:
             return self._failed(cause_of(error), str(error))
-        cause = wrong(verdict, item.known, self._labels, self._options.score_tolerance)
+        cause = wrong(verdict.scores, item.known, self._labels, self._options.score_tolerance)
         if cause is None:
             return None
         expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"

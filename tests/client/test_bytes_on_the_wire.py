@@ -8,7 +8,7 @@ import numpy as np
 from deepfake_client import AsyncDeepfakeClient
 from PIL import Image
 
-from loadtests.studies.peers.relay import CountingRelay
+from tests.support.counting_relay import CountingRelay
 
 PIXELS = 224 * 224 * 3
 IMAGES = 20

@@ -12,7 +12,7 @@ import pytest
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.capacity.command import main
+from loadtests.capacity.__main__ import main
 from loadtests.capacity.resources import server_pid
 from loadtests.capacity.triton_metrics import MODEL, scrape
 from tests.support.metrics import metric
@@ -25,6 +25,7 @@ def run_capacity(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=90)
 
 
+@pytest.mark.slow
 def test_a_target_out_of_reach_is_reported_with_what_was_measured(triton: EmbeddedTriton, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     # The batcher alone waits for 10 ms, so that the search ends after its lightest loads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -14,13 +15,41 @@ from PIL import Image
 
 from loadtests.capacity.bottleneck import find_bottleneck
 from loadtests.capacity.recommendation import recommend, scaling_patch
-from loadtests.capacity.report import Circumstances, Report, render, write
+from loadtests.capacity.report import Report, render, write
 from loadtests.capacity.search import Found, search
 from loadtests.capacity.step import Step
-from tests.support.made_steps import step
 from tests.support.project import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "components"
+_QUIET = Step(
+    offered=10.0,
+    repeat=False,
+    sent=200,
+    answered=10.0,
+    p50_ms=50.0,
+    p95_ms=80.0,
+    p99_ms=90.0,
+    failures={},
+    met=True,
+    late_p99_ms=1.0,
+    generator_cpu=0.1,
+    server_cores=0.5,
+    other_cores=0.0,
+    gpu=None,
+    batch=1.5,
+    queue_ms=10.0,
+    compute_ms=40.0,
+    decode_ms=None,
+    queue_to_compute=0.25,
+    pending=0.5,
+    busy=0.4,
+    cache_hits=0.0,
+)
+
+
+def step(**changes: Any) -> Step:
+    """A step on a machine of two cores that holds a target of 100 ms, but for the changes."""
+    return dataclasses.replace(_QUIET, **changes)
 
 
 def server(capacity: float, *, unlucky: tuple[int, ...] = ()) -> Callable[[float, bool], Step]:
@@ -173,31 +202,29 @@ def test_the_patch_replaces_what_the_component_sets(kind: str, file: Any) -> Non
 
 
 def report(found: Found, **changes: Any) -> Report:
-    around = Circumstances(
-        **{
-            "date": "2030-01-01 00:00 UTC",
-            "command": "python loadtests/capacity.py",
-            "url": "grpc://triton:8001",
-            "server_is_here": True,
-            "payload": "pixels",
-            "processor": "a <fast> one",
-            "cores": 2,
-            "generators": 1,
-            "model": "deepfake_vs_real",
-            "model_version": "1",
-            "max_batch_size": 8,
-            "weights": "stand-in weights, bf16",
-            "stand_in": False,
-            "slo_p95_ms": 100.0,
-            "step_seconds": 20.0,
-            "settle_seconds": 2.0,
-            "repeats": 3,
-            "estimate": 40.0,
-            "headroom": 0.25,
-            "traffic": 100.0,
-            **changes,
-        }
-    )
+    around: dict[str, Any] = {
+        "date": "2030-01-01 00:00 UTC",
+        "command": "python loadtests/capacity.py",
+        "url": "grpc://triton:8001",
+        "server_is_here": True,
+        "payload": "pixels",
+        "processor": "a <fast> one",
+        "cores": 2,
+        "generators": 1,
+        "model": "deepfake_vs_real",
+        "model_version": "1",
+        "max_batch_size": 8,
+        "weights": "stand-in weights, bf16",
+        "stand_in": False,
+        "slo_p95_ms": 100.0,
+        "step_seconds": 20.0,
+        "settle_seconds": 2.0,
+        "repeats": 3,
+        "estimate": 40.0,
+        "headroom": 0.25,
+        "traffic": 100.0,
+        **changes,
+    }
     return Report(around, found, find_bottleneck(found, 100.0, 2), recommend(found, 0.25, 100.0))
 
 

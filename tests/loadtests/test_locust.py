@@ -18,6 +18,8 @@ from tests.support.fake_triton import fake_triton
 from tests.support.locust_runs import run_locust
 from tests.support.metrics import metric, settled
 
+pytestmark = pytest.mark.slow  # processes of Locust's own
+
 RIGHT, WRONG = (0.25, 0.75), (0.75, 0.25)
 KNOWN_IMAGES = 8  # asked one by one before the load
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import aiohttp
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
-from .contestants import Call
+from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, wrong
+from loadtests.traffic.pool import Item, KnownAnswer, Stream
+
+#: A file uploaded for Gradio's queue; a form with `image` or, as a list, `images`; the plain file as the body; or through
+#: this project's client, the file or its pixels.
+Call = Literal["gradio", "file", "files", "body", "triton-image", "triton-pixels"]
 
 #: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
 DEADLINE_SECONDS = 90.0
 _MOST_CALLERS = 512
-_BOUNDARY = "deepfake-vs-real-boundary"
+_KNOWN_RATE = 0.05
 
 
 class CallError(Exception):
@@ -26,32 +31,24 @@ class CallError(Exception):
 
 
 class Caller(Protocol):
-    """What one load generator calls a server with; for any number of requests at a time."""
+    """What a server is called with; for any number of requests at a time."""
 
     def prepare(self, file: bytes) -> Any:
         """A request for the image, before its clock starts."""
 
     async def send(self, request: Any) -> Mapping[str, float]:
-        """Scores by label.
-
-        Raises:
-            CallError: there are none.
-        """
+        """Scores by label."""
 
     async def close(self) -> None: ...
 
 
 async def open_caller(call: Call, url: str) -> Caller:
-    """The caller for a server at `url`, which must be listening.
-
-    Raises:
-        CallError: it is not.
-    """
+    """The caller for a server at `url`, which must be listening."""
     if call == "gradio":
         return await asyncio.to_thread(GradioCaller, url)
     if call in ("triton-image", "triton-pixels"):
-        return TritonCaller(url, decode="server" if call == "triton-image" else "client")
-    return HttpCaller(url, None if call == "body" else "image" if call == "file" else "images")
+        return TritonCaller(url, "server" if call == "triton-image" else "client")
+    return HttpCaller(url, {"body": None, "file": "image", "files": "images"}[call])
 
 
 class HttpCaller:
@@ -62,27 +59,21 @@ class HttpCaller:
     """
 
     def __init__(self, url: str, field: str | None) -> None:
-        self._url = f"{url}/classify"
-        self._field = field
+        self._url, self._field = f"{url}/classify", field
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_MOST_CALLERS),
             timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
-            headers={
-                "Content-Type": "image/jpeg" if field is None else f"multipart/form-data; boundary={_BOUNDARY}",
-                "Accept": "application/json",
-            },
+            headers={} if field else {"Content-Type": "image/jpeg"},
         )
 
-    def prepare(self, file: bytes) -> bytes:
+    def prepare(self, file: bytes) -> bytes | aiohttp.FormData:
         if self._field is None:
             return file
-        head = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{self._field}"; filename="image.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        return b"".join((head.encode(), file, f"\r\n--{_BOUNDARY}--\r\n".encode()))
+        form = aiohttp.FormData()
+        form.add_field(self._field, file, filename="image.jpg", content_type="image/jpeg")
+        return form
 
-    async def send(self, request: bytes) -> Mapping[str, float]:
+    async def send(self, request: bytes | aiohttp.FormData) -> Mapping[str, float]:
         try:
             async with self._session.post(self._url, data=request) as answer:
                 content = await answer.read()
@@ -105,7 +96,7 @@ class HttpCaller:
 class TritonCaller:
     """This project's client, without retries."""
 
-    def __init__(self, url: str, decode: Any) -> None:
+    def __init__(self, url: str, decode: Literal["client", "server"]) -> None:
         self._client = AsyncDeepfakeClient(
             url, decode=decode, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=_MOST_CALLERS
         )
@@ -124,15 +115,14 @@ class TritonCaller:
 
 
 class GradioCaller:
-    """`gradio_client`, which blocks: each request in a thread. It uploads files that lie on the disk."""
+    """`gradio_client`, which has threads of its own and uploads files that lie on the disk."""
 
     def __init__(self, url: str) -> None:
         import gradio_client
 
-        self._file: Callable[..., Any] = gradio_client.handle_file
+        self._handle_file = gradio_client.handle_file
         self._folder = tempfile.TemporaryDirectory(prefix="deepfake-peers-")
-        self._count = 0
-        self._threads = ThreadPoolExecutor(_MOST_CALLERS, "gradio-caller")
+        self._numbers = itertools.count()
         try:
             self._client = gradio_client.Client(
                 url, verbose=False, analytics_enabled=False, download_files=False, max_workers=_MOST_CALLERS
@@ -141,17 +131,14 @@ class GradioCaller:
             raise CallError(f"gradio_client: {type(error).__name__}") from None
 
     def prepare(self, file: bytes) -> Path:
-        self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.jpg"
+        path = Path(self._folder.name) / f"{next(self._numbers)}.jpg"
         path.write_bytes(file)
         return path
 
     async def send(self, request: Path) -> Mapping[str, float]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, request)
-
-    def _send(self, path: Path) -> Mapping[str, float]:
         try:
-            answer = self._client.submit(self._file(path), api_name="/classify").result(timeout=DEADLINE_SECONDS)
+            job = self._client.submit(self._handle_file(request), api_name="/classify")
+            answer = await asyncio.wait_for(asyncio.wrap_future(job.future), DEADLINE_SECONDS)
         except Exception as error:  # as above
             raise CallError(f"gradio_client: {type(error).__name__}") from None
         try:
@@ -161,7 +148,6 @@ class GradioCaller:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._client.close)
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._folder.cleanup()
 
 
@@ -169,3 +155,35 @@ def _scores(found: Any) -> Mapping[str, float]:
     if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
         raise CallError("wrong answer: no scores")
     return found
+
+
+class JudgingSender:
+    """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
+
+    def __init__(self, caller: Caller, known: Sequence[KnownAnswer]) -> None:
+        self._caller = caller
+        self._stream = Stream("image", known=known, known_rate=_KNOWN_RATE)
+        self._labels = frozenset(known[0].scores)
+
+    def next(self) -> tuple[Item, Any]:
+        item = self._stream.next()
+        return item, self._caller.prepare(item.payload)
+
+    async def send(self, request: tuple[Item, Any]) -> str | None:
+        item, prepared = request
+        try:
+            scores = await self._caller.send(prepared)
+        except CallError as error:
+            return str(error)
+        return wrong(scores, item.known, self._labels, SCORE_TOLERANCE)
+
+
+async def check_known(caller: Caller, known: Sequence[KnownAnswer]) -> None:
+    """Asks for all at a time, so that they meet in batches."""
+    answers = await asyncio.gather(*(caller.send(caller.prepare(each.payload)) for each in known))
+    for image, scores in zip(known, answers, strict=True):
+        if contradicts(scores, image, SCORE_TOLERANCE):
+            got, expected = (
+                ", ".join(f"{label} {score:.3f}" for label, score in each.items()) for each in (scores, image.scores)
+            )
+            raise CallError(f"wrong answer: {got or 'nothing'} in place of {expected}")

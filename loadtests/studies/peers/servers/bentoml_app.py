@@ -1,4 +1,4 @@
-"""BentoML: a batchable endpoint, whose dispatcher learns how long to wait for more."""
+"""Adaptive batching, `max_batch_size=8`, one worker; its dispatcher learns how long to wait for more."""
 
 from __future__ import annotations
 

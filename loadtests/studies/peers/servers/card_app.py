@@ -1,4 +1,4 @@
-"""The model card's own app: one image at a time through Gradio's queue, in fp32 as the card loads it."""
+"""The card's `gr.Interface` with Gradio's queue: one image at a time, in fp32; called with `gradio_client`."""
 
 from __future__ import annotations
 

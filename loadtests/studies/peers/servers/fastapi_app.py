@@ -1,8 +1,4 @@
-"""FastAPI: a plain function as the endpoint, which it runs in its pool of threads.
-
-Files are decoded side by side; the model computes for one request at a time, on all cores, since products that run
-beside each other would fight for them.
-"""
+"""A plain function in FastAPI's pool of threads; one forward pass at a time, since two would fight for the cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LitServe: batches of up to eight, with its pool of threads for what stands before the model."""
+"""`max_batch_size=8`, `batch_timeout=0.01`, one worker; a pool of threads decodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Serve: one replica with all cores, and `@serve.batch`."""
+"""`@serve.batch(max_batch_size=8, batch_wait_timeout_s=0.01)`, one replica with all cores."""
 
 from __future__ import annotations
 

@@ -1,0 +1,145 @@
+"""How answers are judged: images with known scores, and the causes that failures are counted by.
+
+A server that is fast and wrong must not pass. Some faults show under load only: answers handed to the wrong caller of a
+batch, a replica with other weights, memory that is overwritten.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from deepfake_client import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DeepfakeClient,
+    DeepfakeError,
+    ImageError,
+    NotReadyError,
+    OverloadedError,
+    ProtocolError,
+    Verdict,
+)
+from deepfake_client.preprocessing import load_image, to_pixels
+from numpy.typing import NDArray
+from PIL import Image
+
+from .pool import KnownAnswer, Payload, picture
+
+#: Scores in bf16 move by up to 0.005 with the size of the batch; four times as much is no rounding.
+SCORE_TOLERANCE = 0.02
+_SIDE = 256
+
+REJECTED_FULL = "rejected: the queue is full, or too many requests"
+REJECTED_WAITED = "rejected: waited in the queue for too long"
+REJECTED_NOT_READY = "rejected: the server is not ready"
+DEADLINE = "deadline: no answer in time"
+CONNECTION = "connection: refused, reset or closed"
+WRONG_INVALID = "wrong answer: no valid scores"
+WRONG_SCORES = "wrong answer: not the known scores"
+_CAUSES = {
+    NotReadyError: REJECTED_NOT_READY,
+    DeadlineExceededError: DEADLINE,
+    ConnectionFailedError: CONNECTION,
+    ProtocolError: WRONG_INVALID,
+}
+
+
+def cause_of(error: DeepfakeError) -> str:
+    """The cause of a client's error; for a kind that no load brings about, "other" with its name."""
+    if isinstance(error, OverloadedError):
+        return REJECTED_WAITED if "timeout expired" in error.reason else REJECTED_FULL
+    kind = next((cause for kind, cause in _CAUSES.items() if isinstance(error, kind)), None)
+    return kind or f"other: {type(error).__name__}"
+
+
+def wrong(
+    scores: Mapping[str, float], known: KnownAnswer | None, labels: frozenset[str], tolerance: float
+) -> str | None:
+    """The cause when scores are not right, else None."""
+    if frozenset(scores) != labels or abs(sum(scores.values()) - 1) > SCORE_TOLERANCE:
+        return WRONG_INVALID
+    return WRONG_SCORES if known is not None and contradicts(scores, known, tolerance) else None
+
+
+def contradicts(scores: Mapping[str, float], known: KnownAnswer, tolerance: float) -> bool:
+    """Whether scores have other labels than the known ones, or differ from them by more than the tolerance."""
+    if set(scores) != set(known.scores):
+        return True
+    return any(abs(scores[label] - score) > tolerance for label, score in known.scores.items())
+
+
+def ask(client: DeepfakeClient, payload: Payload, timeout_seconds: float) -> Verdict:
+    """The verdict on an image file or on pixels."""
+    if isinstance(payload, bytes):
+        return client.classify(payload, timeout=timeout_seconds)
+    return client.classify_pixels(payload, timeout=timeout_seconds)
+
+
+def learn(client: DeepfakeClient, payload: str, timeout_seconds: float) -> list[KnownAnswer]:
+    """Asks the server, before the load, for its verdicts on eight drawn images.
+
+    Raises:
+        DeepfakeError: it does not answer.
+    """
+    images = [_as_payload(file, payload) for file in drawn()]
+    return [KnownAnswer(image, dict(ask(client, image, timeout_seconds).scores)) for image in images]
+
+
+def read(path: Path, payload: str) -> list[KnownAnswer]:
+    """Known answers from a file of `deepfake classify --format jsonl`, whose paths are those of the images.
+
+    Raises:
+        ValueError: the file or an image cannot be read; in one line.
+    """
+    found: list[KnownAnswer] = []
+    try:
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            scores = {str(label): float(score) for label, score in entry["scores"].items()}
+            found.append(KnownAnswer(_as_payload(Path(entry["source"]).read_bytes(), payload), scores))
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from None
+    except ImageError as error:
+        raise ValueError(f"{path}: line {len(found) + 1}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        reason = f"line {len(found) + 1} is not a verdict of `deepfake classify --format jsonl`"
+        raise ValueError(f"{path}: {reason}") from None
+    if not found:
+        raise ValueError(f"{path}: no verdict in it; write it with `deepfake classify --format jsonl`")
+    return found
+
+
+def alike(answers: Sequence[KnownAnswer], tolerance: float) -> bool:
+    """Whether all answers are the same within the tolerance, so that a mixed-up one would go unseen."""
+    return all(
+        max(answer.scores[label] for answer in answers) - min(answer.scores[label] for answer in answers) <= tolerance
+        for label in answers[0].scores
+    )
+
+
+def drawn() -> list[bytes]:
+    """Pictures as unlike each other as can be: plain colours, stripes, blotches, noise; as PNG files."""
+    generator = np.random.default_rng(7)
+    rows, columns = np.mgrid[0:_SIDE, 0:_SIDE]
+    stripes = [np.where(values % 2, 255, 0) for values in (rows // 8, columns // 32, (rows + columns) // 64)]
+    pictures = [
+        *(np.full((_SIDE, _SIDE, 3), colour) for colour in ((0, 0, 0), (255, 255, 255), (200, 40, 40))),
+        *(np.dstack([each, 255 - each, each]) for each in stripes),
+        picture(_SIDE, generator),
+        generator.integers(0, 256, (_SIDE, _SIDE, 3)),
+    ]
+    return [_png(each.astype(np.uint8)) for each in pictures]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _as_payload(file: bytes, payload: str) -> Payload:
+    return file if payload == "image" else to_pixels(load_image(file))

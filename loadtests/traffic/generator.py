@@ -1,0 +1,195 @@
+"""Processes that load a server through this project's asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from deepfake_cli.credentials import CredentialFiles
+from deepfake_client import AsyncDeepfakeClient, DeepfakeError
+
+from .answers import SCORE_TOLERANCE, cause_of, wrong
+from .loops import Arrivals, Sample, Schedule, closed_loop, open_loop
+from .pool import Item, KnownAnswer, Stream
+
+_CONNECTIONS = 100_000
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent."""
+
+    url: str
+    labels: frozenset[str]
+    payload: Literal["pixels", "image"] = "pixels"
+    image_side: int = 512
+    known: tuple[KnownAnswer, ...] = ()
+    known_rate: float = 0.0
+    score_tolerance: float = SCORE_TOLERANCE
+    deadline_seconds: float = 60.0
+    credentials: CredentialFiles = field(default_factory=CredentialFiles)
+    gives_way: bool = False
+    """Only takes what others leave of the processors, as if it ran on another machine (Linux)."""
+
+
+class Generators:
+    """Some generator processes, as a context manager; each is ready once it has its images and a connection.
+
+    Raises:
+        ChildProcessError: one ended, or took too long; by every method, and on entering.
+    """
+
+    def __init__(self, load: Load, count: int = 1) -> None:
+        self._load = load
+        context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
+        self._workers: list[tuple[Any, Connection]] = []
+        # Ctrl-C reaches the processes, too, which leave it to this one; they inherit that it is ignored.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, load), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append((process, ours))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process, _ in self._workers]
+
+    def closed_loop(self, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None) -> list[Sample]:
+        """What each process saw; see `loops.closed_loop`.
+
+        Args:
+            callers: of all processes together.
+            measuring: called once answers count in all processes.
+        """
+        each = max(1, callers // len(self._workers))
+        for _, pipe in self._workers:
+            pipe.send(("closed", each, seconds))
+        patience = seconds + 3 * self._load.deadline_seconds
+        self.collect(patience)
+        measuring()
+        return self.collect(patience)
+
+    def begin(
+        self,
+        rate: float,
+        begin: float,
+        measure_from: float,
+        end: float,
+        seed: int = 0,
+        arrivals: Arrivals = "poisson",
+    ) -> None:
+        """Tells all to offer `rate` requests per second together, in an open loop; `collect` brings what they saw.
+
+        Args:
+            begin, measure_from, end: of time.monotonic(), which processes of a machine share.
+        """
+        for index, (_, pipe) in enumerate(self._workers):
+            schedule = Schedule(rate / len(self._workers), arrivals, begin, seed * 1000 + index)
+            pipe.send(("open", schedule, measure_from, end))
+
+    def collect(self, timeout_seconds: float) -> list[Any]:
+        """The next message of each."""
+        return [_receive(pipe, timeout_seconds) for _, pipe in self._workers]
+
+    def __enter__(self) -> Generators:
+        try:
+            self.collect(_START_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in self._workers:
+            pipe.close()  # which ends it
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _receive(pipe: Connection, timeout_seconds: float) -> Any:
+    try:
+        if pipe.poll(timeout_seconds):
+            return pipe.recv()
+    except (EOFError, OSError):
+        raise ChildProcessError("a load generator ended by itself; see its error above") from None
+    raise ChildProcessError(f"a load generator did not answer within {timeout_seconds:.0f} s")
+
+
+def _serve(pipe: Connection, load: Load) -> None:
+    """What a generator process does: a loop for each order, until the other end of the pipe closes."""
+    if load.gives_way:
+        _give_way()
+    with contextlib.suppress(EOFError, OSError):
+        asyncio.run(_obey(pipe, load))
+
+
+async def _obey(pipe: Connection, load: Load) -> None:
+    sender = ClientSender(load)
+    try:
+        await sender.send(sender.next())  # opens the connection
+        pipe.send(None)
+        while True:
+            kind, *order = pipe.recv()  # between two loops nothing else runs here
+            if kind == "closed":
+                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
+            else:
+                pipe.send(await open_loop(sender, *order))
+    finally:
+        await sender.close()
+
+
+def _give_way() -> None:
+    os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
+    with contextlib.suppress(FileNotFoundError):
+        Path("/proc/self/autogroup").write_text("19")
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+class ClientSender:
+    """This project's client without retries, and what it sends."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
+        self._client = AsyncDeepfakeClient(
+            load.url,
+            decode="server" if load.payload == "image" else "client",
+            timeout=load.deadline_seconds,
+            tls=load.credentials.tls,
+            token=load.credentials.token,
+            max_retries=0,
+            max_connections=_CONNECTIONS,
+        )
+
+    def next(self) -> Item:
+        return self._stream.next()
+
+    async def send(self, request: Item) -> str | None:
+        payload = request.payload
+        try:
+            if isinstance(payload, bytes):
+                verdict = await self._client.classify(payload)
+            else:
+                verdict = await self._client.classify_pixels(payload)
+        except DeepfakeError as error:
+            return cause_of(error)
+        return wrong(verdict.scores, request.known, self._load.labels, self._load.score_tolerance)
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,156 @@
+"""Closed and open loops of requests, in asyncio, and what they saw.
+
+In an open loop a latency counts from when its request was due, whether or not it could leave at that moment: a server
+that stalls is felt by all who would have called meanwhile (otherwise «coordinated omission», Gil Tene).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+#: Answers of one batch come within this time.
+TOGETHER_SECONDS = 0.05
+# A server that refuses at once must not be asked in a tight loop, which would take its processor.
+_PAUSE_AFTER_FAILURE_SECONDS = 0.2
+
+Arrivals = Literal["poisson", "constant"]
+
+
+class Sender(Protocol):
+    """Makes requests ready and sends them, any number at a time."""
+
+    def next(self) -> Any:
+        """A request, before its clock starts."""
+
+    async def send(self, request: Any) -> str | None:
+        """Sends it and judges the answer: the cause of a failure, None when it was right."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """What a loop saw while it was measured."""
+
+    answered_at: list[float] = field(default_factory=list)
+    """time.monotonic() of right answers. In a closed loop the first is the moment from which on answers count."""
+    latencies_ms: list[float] = field(default_factory=list)
+    """Of right answers."""
+    failed_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By cause, how long each failure took."""
+    late_ms: list[float] = field(default_factory=list)
+    """Open loop: how long after they were due requests left."""
+
+    @property
+    def failures(self) -> Counter[str]:
+        return Counter({cause: len(each) for cause, each in self.failed_ms.items()})
+
+    def add(self, cause: str | None, milliseconds: float) -> None:
+        (self.latencies_ms if cause is None else self.failed_ms[cause]).append(milliseconds)
+
+
+class Schedule:
+    """Due times of one source of requests.
+
+    Args:
+        rate: requests per second, above 0.
+        arrivals: "poisson", the times of many independent callers, or "constant", a fixed interval.
+        start: when the source begins, on the clock that due times are read by.
+        seed: of the intervals; None draws one.
+    """
+
+    def __init__(self, rate: float, arrivals: Arrivals, start: float, seed: int | None = None) -> None:
+        self._rate, self._arrivals = rate, arrivals
+        self._random = random.Random(seed)  # noqa: S311 - a load, not a secret
+        # With a fixed interval, sources that begin together must not send together.
+        self.due = start + (self._interval() if arrivals == "poisson" else self._random.random() / rate)
+
+    def advance(self) -> None:
+        """Goes on to the next request. One that could not leave in time does not put off those behind it."""
+        self.due += self._interval()
+
+    def _interval(self) -> float:
+        return self._random.expovariate(self._rate) if self._arrivals == "poisson" else 1 / self._rate
+
+
+async def closed_loop(
+    sender: Sender, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
+) -> Sample:
+    """Callers that each send the next request when they have the answer to the last.
+
+    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. It
+    goes on for `seconds`, or longer until as many have come again. What is under way at the end is waited for.
+
+    Args:
+        measuring: called when answers begin to count.
+    """
+    sample, ended, end = Sample(), 0, math.inf
+
+    async def call() -> None:
+        nonlocal ended, end
+        while time.monotonic() < end:
+            request = sender.next()
+            began = time.monotonic()
+            cause = await sender.send(request)
+            now = time.monotonic()
+            ended += 1
+            if ended == 2 * callers:
+                end = max(sample.answered_at[0] + seconds, now)
+            if ended == callers:
+                sample.answered_at.append(now)
+                measuring()
+            # A batch that begins to be answered before the end counts as a whole.
+            elif ended > callers and now <= max(end, sample.answered_at[-1] + TOGETHER_SECONDS):
+                sample.add(cause, 1000 * (now - began))
+                if cause is None:
+                    sample.answered_at.append(now)
+            if cause is not None:
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+    return sample
+
+
+async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end: float) -> Sample:
+    """Requests that leave when they are due, until `end`; those due from `measure_from` on count. Times of time.monotonic()."""
+    sample = Sample()
+
+    async def call(request: Any, due: float) -> None:
+        left = time.monotonic()
+        cause = await sender.send(request)
+        now = time.monotonic()
+        if cause is None and measure_from <= now < end:
+            sample.answered_at.append(now)
+        if due >= measure_from:
+            sample.late_ms.append((left - due) * 1000)
+            sample.add(cause, (now - (due if cause is None else left)) * 1000)
+
+    calls = []
+    while schedule.due < end:
+        request = sender.next()
+        await asyncio.sleep(max(schedule.due - time.monotonic(), 0))
+        calls.append(asyncio.create_task(call(request, schedule.due)))
+        schedule.advance()
+    await asyncio.gather(*calls)
+    return sample
+
+
+def answers_per_second(answered_at: Sequence[float]) -> float:
+    """Answers per second from the first to the last, without those that came in the first one's batch.
+
+    The answers of a batch come together. To count what fell into a fixed window would be wrong by up to a batch.
+    """
+    first, last = min(answered_at, default=0.0), max(answered_at, default=0.0)
+    later = sum(at > first + TOGETHER_SECONDS for at in answered_at)
+    return later / (last - first) if later else 0.0
+
+
+def percentile(latencies: Sequence[float], requests: int, share: float) -> float:
+    """Of `requests` requests, of which those without a latency are the slowest: infinite when it falls among them."""
+    rank = math.ceil(requests * share)
+    return sorted(latencies)[rank - 1] if 0 < rank <= len(latencies) else math.inf

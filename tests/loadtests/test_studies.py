@@ -1,0 +1,358 @@
+"""The studies: what they conclude from figures, and each of them once with a small checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
+from deepfake_deploy.export import Precision
+
+from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
+from loadtests.studies.serving import configuration_path, read_configuration
+from loadtests.studies.table import figure, markdown_table, ratio, shown, write_result
+from loadtests.studies.worker import bare_model
+from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
+from loadtests.traffic.loops import Sample
+from tests.support.metrics import metric
+from tests.support.project import ROOT
+
+RESULTS = ROOT / "loadtests" / "results"
+STUDIES = {"ceiling": ceiling, "cost": cost, "overload": overload, "referee": referee, "tune": tune}
+PERF_ANALYZER = ROOT / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
+
+
+def run(study: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of a study's command; its result is in `folder`."""
+    name = study.__name__.rpartition(".")[2]
+    monkeypatch.setattr(sys, "argv", [name, "--output", str(folder), "--rounds", "1", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        study.main()
+    return int(ended.value.code or 0)
+
+
+def result(folder: Path, name: str) -> Any:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_a_figure_shows_its_median_and_its_spread() -> None:
+    assert shown(figure([8.0, 9.5, 8.25])) == "8.25 (8.00–9.50)"
+    assert shown(figure([1200.4, 1300.0, 1100.0])) == "1200 (1100–1300)"
+    assert shown({"median": 8.0}) == "8.00"
+
+
+def test_a_ratio_is_of_the_same_round() -> None:
+    assert ratio([4.0, 9.0], [5.0, 10.0]) == {"median": pytest.approx(0.85), "low": 0.8, "high": 0.9}
+
+
+def test_a_table_is_markdown() -> None:
+    assert markdown_table(["a", "b"], [["x", "1"]]) == ["| a | b |", "| --- | ---: |", "| x | 1 |"]
+
+
+def test_a_page_that_cannot_be_made_leaves_the_old_result(tmp_path: Path) -> None:
+    write_result("study", tmp_path, {"rate": 1.0}, lambda found: [str(found["rate"])])
+    with pytest.raises(KeyError):
+        write_result("study", tmp_path, {}, lambda found: [str(found["rate"])])
+    assert (tmp_path / "study.md").read_text() == "1.0\n"
+    assert result(tmp_path, "study") == {"rate": 1.0}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_target_module_and_result_have_one_name_and_the_page_is_made_of_the_result(name: str) -> None:
+    assert f"\n{name}: " in (ROOT / "Makefile").read_text()
+    assert f"-m loadtests.studies.{name} " in (ROOT / "Makefile").read_text()
+    page = "\n".join(STUDIES[name].page(result(RESULTS, name))) + "\n"
+    assert page == (RESULTS / f"{name}.md").read_text()
+
+
+def outcome(share: float, lead: float) -> dict[str, Any]:
+    return {"served_to_bare": {"median": share}, "served_to_card": {"median": lead}}
+
+
+def test_a_served_model_near_the_bare_one_is_enough() -> None:
+    assert ceiling.judge({"bf16": outcome(0.96, 2.9)}, "bf16") == []
+
+
+def test_a_served_model_that_loses_too_much_is_named() -> None:
+    assert ceiling.judge({"bf16": outcome(0.94, 2.9)}, "bf16") == ["bf16: served 0.94 of the bare model, under 0.95"]
+
+
+def test_the_card_is_held_against_the_best_precision_alone() -> None:
+    found = {"fp32": outcome(0.97, 1.0), "bf16": outcome(0.99, 1.78)}
+    assert ceiling.judge(found, "bf16") == ["bf16: served 1.78 times the card's own code, under 1.8"]
+    assert ceiling.judge(found, None) == []
+
+
+@pytest.mark.slow
+def test_the_ceiling_is_measured_and_its_table_written(
+    checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A small model computes in a millisecond, so that most of a request is not the model: only the way is tried here.
+    monkeypatch.setattr(ceiling, "SERVED_SHARE", 0.0)
+    monkeypatch.setattr(ceiling, "BATCHES", (4, 8))
+    model = ["--model", str(checkpoint), "--repository", str(repository)]
+    assert run(ceiling, tmp_path, monkeypatch, *model, "--precision", "fp32", "--seconds", "0.5") == 0
+    found = result(tmp_path, "ceiling")["precisions"]["fp32"]
+    bare, served = (found[name]["median"] for name in ("bare", "served"))
+    assert found["served_to_bare"]["median"] == pytest.approx(served / bare)
+    assert 1 <= found["batch"]["median"] <= 8
+    assert 0 < found["busy"]["median"] <= 1
+    assert "| fp32 |" in (tmp_path / "ceiling.md").read_text()
+
+
+def gpu_result(bare: float, served: float) -> dict[str, Any]:
+    return {"peak": 790e12, "bare": {"median": bare}, "served": {"median": served}}
+
+
+def test_half_of_the_peak_bare_and_four_fifths_of_it_served_are_enough() -> None:
+    assert gpu.judge(gpu_result(12_000.0, 9_700.0)) == []
+
+
+def test_what_stays_below_is_named() -> None:
+    assert gpu.judge(gpu_result(10_000.0, 7_000.0)) == [
+        "the bare model uses 44% of the measured matrix peak, under 50%",
+        "the served model does 70% of the bare one, under 80%",
+    ]
+
+
+@pytest.mark.skipif(gpu.torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(gpu, tmp_path, monkeypatch) == 1
+    told = capsys.readouterr()
+    assert told.err == "gpu: no CUDA device here; `make tune` and `make ceiling` measure a CPU\n"
+    assert told.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_gpus_whole_way_on_the_cpu(
+    checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "BARE_SHARE", 0.0)
+    monkeypatch.setattr(gpu, "SERVED_SHARE", 0.0)
+    monkeypatch.setattr(gpu, "BATCHES", (2,))
+    model = ["--device", "cpu", "--model", str(checkpoint), "--repository", str(repository)]
+    assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--matrix-size", "256", "--generators", "2") == 0
+    found = result(tmp_path, "gpu")
+    assert found["bare_batch"] == 2
+    assert found["mean"]["batch"] > 1
+    assert "from 2 client processes" in (tmp_path / "gpu.md").read_text()
+
+
+def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
+    shipped, *others = tune.bare_rows(Precision.BF16, 8, 2)
+    names = ("precision", "question", "environment")
+    for row in others:
+        assert len([name for name in names if getattr(row, name) != getattr(shipped, name)]) == 1, row
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_no_setting_is_measured_twice(cores: int) -> None:
+    for rows in (tune.bare_rows(Precision.FP32, 8, cores), tune.served_rows(8, 10_000, cores)):
+        assert len({(row.factor, row.setting) for row in rows}) == len(rows)
+        assert all(row.question.get("threads") != 0 for row in rows)
+
+
+def test_a_repository_serves_the_setting_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
+    model = repository / "deepfake_vs_real" / "1" / "model.pt"
+
+    def written(row: tune.Row, model_name: str = "deepfake_vs_real") -> Any:
+        folder = tmp_path / f"{row.factor} {row.setting}"
+        return read_configuration(
+            configuration_path(tune.write_repository(repository, folder, model, row), model=model_name)
+        )
+
+    shipped = read_configuration(configuration_path(repository))
+    rows = {(row.factor, row.setting): row for row in tune.served_rows(8, 10_000, 2)}
+    half, whole = (
+        rows["max_batch_size", "4"],
+        rows["as shipped", "batch 8, delay 10 ms, 2 instances in turns, 2 threads"],
+    )
+    changed = written(half)
+    assert changed.max_batch_size == 4
+    assert [entry.batch_size for entry in changed.model_warmup] == [1, 4]
+    assert changed.input == shipped.input
+    assert changed.output == shipped.output
+    assert changed.dynamic_batching == shipped.dynamic_batching
+    assert written(whole) == shipped
+    assert not (tmp_path / "max_batch_size 4" / "image_decoder").exists()
+    assert (tmp_path / f"{whole.factor} {whole.setting}" / "image_decoder").is_dir()
+    assert written(rows["queue delay", "0"]).dynamic_batching.max_queue_delay_microseconds == 0
+    at_once = written(rows["instances", "2 at once, each on 1 of 2 cores"])
+    assert shipped.instance_group[0].HasField("rate_limiter")
+    assert not at_once.instance_group[0].HasField("rate_limiter")
+    assert at_once.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
+    decoder = written(tune.image_rows()[1], "image_decoder")
+    assert decoder.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+@pytest.mark.slow
+def test_the_sweep_measures_what_is_shipped_and_what_is_not(
+    checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare_rows, served_rows, image_rows = tune.bare_rows, tune.served_rows, tune.image_rows
+    monkeypatch.setattr(tune, "bare_rows", lambda *shipped: bare_rows(*shipped)[:3])
+    monkeypatch.setattr(tune, "served_rows", lambda *shipped: served_rows(*shipped)[:1])
+    monkeypatch.setattr(tune, "image_rows", lambda: image_rows()[:1])
+    model = ["--model", str(checkpoint), "--repository", str(repository)]
+    assert run(tune, tmp_path, monkeypatch, *model, "--bare-seconds", "0.05", "--served-seconds", "0.5") == 0
+    found = result(tmp_path, "tune")
+    assert [row["factor"] for row in found["bare"]] == ["as shipped", "precision", "batch size"]
+    assert found["images"][0]["p99_ms"]["median"] > 0
+    lines = (tmp_path / "tune.md").read_text().splitlines()
+    assert sum(line.startswith("| as shipped |") for line in lines) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("MALLOC_TRIM_THRESHOLD_" not in TORCH_ENVIRONMENT, reason="the server does not set the allocator")
+def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
+    model = repository / "deepfake_vs_real" / "1" / "model.pt"
+    faults = []
+    for environment in (tune.SMALL_PAGES, tune.GLIBC):
+        with bare_model(model, environment=environment) as bare:
+            bare.ask(batch=16, seconds=0.0)
+            faults.append(bare.ask(batch=16, seconds=0.2)["faults_per_image"])
+    kept, default = faults
+    assert kept < default / 4
+
+
+@pytest.mark.slow
+def test_a_measuring_process_that_fails_says_why(tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"no model")
+    with pytest.raises(ChildProcessError, match=r"the bare worker failed: RuntimeError"), bare_model(model):
+        pass
+
+
+def sample(full: int = 1000, full_ms: float = 50.0, waited_ms: float = 30_500.0, **others: list[float]) -> Sample:
+    """Eight answers a second for ten seconds, and refusals."""
+    answered = [float(second) for second in range(10) for _ in range(8)]
+    return Sample(answered, [1.0], {REJECTED_FULL: [full_ms] * full, REJECTED_WAITED: [waited_ms], **others})
+
+
+@pytest.mark.parametrize(
+    ("seen", "capacity", "memory", "reason"),
+    [
+        (sample(), 8.4, [100.0] * 8, None),
+        (sample(), 9.4, [100.0] * 8, "the goodput is 85% of the capacity, under 90%"),
+        (sample(full=0), 8.4, [100.0] * 8, "the queue was never full"),
+        (sample(full_ms=120.0), 8.4, [100.0] * 8, "a full queue took 120 ms to say so"),
+        (sample(waited_ms=31_200.0), 8.4, [100.0] * 8, "a request waited for 31.2 s"),
+        (sample(), 8.4, [100.0] * 6 + [150.0] * 2, "memory grew by 50 MiB"),
+        (sample(deadline=[1.0]), 8.4, [100.0] * 8, "other errors: {'deadline': 1}"),
+    ],
+)
+def test_an_overload_that_was_not_borne_is_named(
+    seen: Sample, capacity: float, memory: list[float], reason: str | None
+) -> None:
+    found = {"grpc": overload.outcome(capacity, 4 * capacity, seen, 90.0, memory)}
+    assert overload.judge(found, 30.0) == ([] if reason is None else [f"grpc: {reason}"])
+
+
+@pytest.mark.slow
+def test_an_overload_is_measured_over_both_protocols(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A small model on a shared machine is refused by neither queue; the way is tried, and the verdict may be either.
+    assert run(overload, tmp_path, monkeypatch, "--repository", str(repository), "--seconds", "2") in (0, 1)
+    found = result(tmp_path, "overload")["protocols"]
+    assert set(found) == {"grpc", "http"}
+    assert all(each["capacity"] > 0 and each["goodput"] > 0 and not each["other_errors"] for each in found.values())
+
+
+@pytest.mark.slow
+def test_the_clients_cost_is_measured_beside_bare_tritonclient(
+    triton: EmbeddedTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = ["--grpc-url", triton.grpc_url, "--http-url", triton.http_url]
+    assert run(cost, tmp_path, monkeypatch, *urls, "--images", "16") == 0
+    callers = result(tmp_path, "cost")["callers"]
+    assert set(callers) == {"gRPC, threads", "HTTP, threads", "gRPC, asyncio", "HTTP, asyncio"}
+    assert all(each["ours"]["cpu_ms"]["median"] > 0 for each in callers.values())
+
+
+def record(*requests: tuple[float, float, int]) -> dict[str, Any]:
+    """perf_analyzer's, of (sent, answered, image), in seconds."""
+    rows = [
+        {
+            "timestamp": int(sent * 1e9),
+            "response_timestamps": [int(answered * 1e9)],
+            "request_inputs": {"pixels": [image, 2, 3]},
+        }
+        for sent, answered, image in requests
+    ]
+    return {"experiments": [{"requests": rows}]}
+
+
+def statistics(**changes: Any) -> str:
+    """Locust's."""
+    row = {
+        "num_requests": 4,
+        "num_failures": 0,
+        "start_time": 100.5,  # of the first answer
+        "min_response_time": 500.0,
+        "last_request_timestamp": 102.0,
+        "response_times": {"900": 1, "300": 2, "500": 1},
+    }
+    return json.dumps([row | changes])
+
+
+def test_a_record_is_counted_from_the_first_request_to_the_last_answer() -> None:
+    assert referee.read_record(record((10, 11, 1), (10, 12, 2), (11, 12, 3))) == referee.Run(1.5, 1000.0)
+    assert referee.read_statistics(statistics()) == referee.Run(2.0, 300.0)
+
+
+def test_an_image_that_perf_analyzer_sent_twice_is_an_error() -> None:
+    with pytest.raises(referee.RunError, match="3 requests with only 2 different images"):
+        referee.read_record(record((10, 11, 1), (10, 12, 2), (11, 12, 1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (statistics(num_failures=1), "1 of Locust's 4 requests failed"),
+        (statistics(num_requests=0, response_times={}), "made no request"),
+        ("[]", "made no request"),
+        ("no JSON", "made no request"),
+    ],
+)
+def test_a_run_that_measured_nothing_is_an_error(text: str, reason: str) -> None:
+    with pytest.raises(referee.RunError, match=reason):
+        referee.read_statistics(text)
+
+
+@pytest.mark.parametrize(("rate", "agrees"), [(1.0, True), (1.1, True), (1.11, False), (0.91, True), (0.9, False)])
+def test_they_agree_within_the_tolerance_in_both_directions(rate: float, agrees: bool) -> None:
+    runs = {
+        "perf_analyzer": [referee.Run(rate * each, 800.0) for each in (0.5, 1.0, 3.0)],
+        "locust": [referee.Run(each, 800.0) for each in (0.5, 1.0, 3.0)],
+    }
+    apart = referee.judge({"grpc, 8 callers": referee.compare(runs)}, 0.1)
+    assert apart == ([] if agrees else [f"grpc, 8 callers: throughput, ratio {rate:.3f}"])
+
+
+def test_without_perf_analyzer_it_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(referee, tmp_path / "out", monkeypatch, "--perf-analyzer", str(tmp_path / "missing")) == 1
+    told = capsys.readouterr().err
+    assert told == f"referee: {tmp_path / 'missing'}: no perf_analyzer there; `make referee` installs it\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PERF_ANALYZER.is_file(), reason="perf_analyzer is not installed; `make referee` does it")
+def test_perf_analyzer_runs_over_both_protocols(triton: EmbeddedTriton) -> None:
+    with referee.prepared(PERF_ANALYZER) as perf_analyzer:
+        for url in (triton.grpc_url, triton.http_url):
+            before = metric(triton.metrics_url, "nv_inference_request_success")
+            found = perf_analyzer.run(url, callers=2, rate=6.0, run_seconds=1.0)
+            assert found.throughput > 0
+            assert 0 < found.p50_ms < 60_000
+            assert metric(triton.metrics_url, "nv_inference_request_success") > before
