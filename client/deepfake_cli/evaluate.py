@@ -104,7 +104,7 @@ def _reference(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterat
         yield None
         return
     try:
-        from deepfake_deploy.export.stand_in import write_stand_in
+        from deepfake_deploy.export import write_stand_in
         from deepfake_evaluation.reference import open_reference, reference_of
     except ModuleNotFoundError as error:
         fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")

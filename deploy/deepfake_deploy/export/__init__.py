@@ -1,6 +1,6 @@
 """Export of a checkpoint to TorchScript, checked against transformers."""
 
-from .checkpoint import DEFAULT_MODEL, STAND_IN
+from .checkpoint import DEFAULT_MODEL, STAND_IN, write_stand_in
 from .contract import MODEL_NAME
 from .parity import BATCH_SIZES
 from .pipeline import Export, export_model
@@ -22,4 +22,5 @@ __all__ = [
     "Precision",
     "Progress",
     "export_model",
+    "write_stand_in",
 ]
