@@ -300,9 +300,9 @@ class Core:
             yield from self._require_fit(self.policy, call, response.version)
             policy = self.policy.policy
         verdicts = verdicts_from(scores, labels, response, call.request_id, source, policy)
-        if self.verdict_log is not None:
-            digests = [prepared.digest] if prepared.digest is not None else digests_of_pixels(tensor)
-            yield from work(partial(self.verdict_log.write, verdicts, digests))
+        if (log := self.verdict_log) is not None:
+            digest = prepared.digest
+            yield from work(lambda: log.write(verdicts, digests_of_pixels(tensor) if digest is None else [digest]))
         return verdicts
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
