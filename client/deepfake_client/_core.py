@@ -193,23 +193,6 @@ class Exchange:
                 self.replicas.report(choice, None)
                 return answer
 
-    def ready(self, call: Call, query: ModelQuery) -> Steps[bool]:
-        """Whether one of the replicas takes requests for the model now; no retries."""
-        for asked, replica in enumerate(self.replicas.all):
-            # One that hangs leaves the others their share of the time.
-            deadline = time.monotonic() + call.remaining() / (len(self.replicas.all) - asked)
-            try:
-                for question in (replica.transport.server_ready, replica.transport.model_ready):
-                    left = max(deadline - time.monotonic(), 0.001)
-                    if not (yield from send(partial(question, query), left)):
-                        _log.info("%s is not ready (%s)", replica.endpoint, question.__name__)
-                        break
-                else:
-                    return True
-            except (ServerError, WireError) as error:
-                _log.info("%s is not ready: %s", replica.endpoint, redact(error.reason, query.headers))
-        return False
-
 
 @dataclass(slots=True)
 class Core:
@@ -261,9 +244,22 @@ class Core:
             raise named(error, source, call) from None
 
     def ready(self, call: Call) -> Steps[bool]:
-        """Whether a replica takes requests for the model now."""
-        headers = self.exchange.identity.headers(call.headers)
-        return (yield from self.exchange.ready(call, ModelQuery(self.model, self.version, headers)))
+        """Whether one of the replicas takes requests for the model now; no retries."""
+        query = ModelQuery(self.model, self.version, self.exchange.identity.headers(call.headers))
+        replicas = self.exchange.replicas.all
+        for asked, replica in enumerate(replicas):
+            # One that hangs leaves the others their share of the time.
+            deadline = time.monotonic() + call.remaining() / (len(replicas) - asked)
+            try:
+                if not (yield from send(partial(replica.transport.server_ready, query), _left(deadline))):
+                    _log.info("%s is not ready", replica.endpoint)
+                elif not (yield from send(partial(replica.transport.model_ready, query), _left(deadline))):
+                    _log.info("%s is not ready for %s", replica.endpoint, query.model)
+                else:
+                    return True
+            except (ServerError, WireError) as error:
+                _log.info("%s is not ready: %s", replica.endpoint, redact(error.reason, query.headers))
+        return False
 
     def model_info(self, call: Call) -> Steps[ModelInfo]:
         """Labels, input and limits of the model."""
@@ -298,9 +294,9 @@ class Core:
             yield from self._require_fit(self.policy, call, response.version)
             policy = self.policy.policy
         verdicts = verdicts_from(scores, labels, response, call.request_id, source, policy)
-        if self.verdict_log is not None:
-            digests = [prepared.digest] if prepared.digest is not None else digests_of_pixels(tensor)
-            yield from work(partial(self.verdict_log.write, verdicts, digests))
+        if (log := self.verdict_log) is not None:
+            digest = prepared.digest
+            yield from work(lambda: log.write(verdicts, digests_of_pixels(tensor) if digest is None else [digest]))
         return verdicts
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
@@ -308,7 +304,7 @@ class Core:
         labels = self.labels.get(version, ())
         if len(labels) == classes:
             return labels
-        if not (yield Acquire(max(call.remaining(), 0.001))):
+        if not (yield Acquire(_left(call.deadline))):
             raise DeadlineExceededError("the labels could not be learned before the deadline")
         try:
             labels = self.labels.get(version, ())
@@ -338,7 +334,7 @@ class Core:
         """Refuses weights that the policy was not fitted for; of many calls that have to ask which they are, one does."""
         if guard.asks_nothing or guard.settled(version):
             return
-        if not (yield Acquire(max(call.remaining(), 0.001))):
+        if not (yield Acquire(_left(call.deadline))):
             raise DeadlineExceededError("the weights could not be compared with the policy's before the deadline")
         try:
             if guard.settled(version):
@@ -397,16 +393,11 @@ class Core:
         )
 
     def _config(self, call: Call) -> Steps[ModelConfig | None]:
+        def ask(transport: AnyTransport, headers: Headers, timeout: float) -> ModelConfig | Awaitable[ModelConfig]:
+            return transport.model_config(ModelQuery(self.model, self.version, headers), timeout)
+
         try:
-            return (
-                yield from self.exchange.run(
-                    call,
-                    "model_config",
-                    lambda transport, headers, timeout: transport.model_config(
-                        ModelQuery(self.model, self.version, headers), timeout
-                    ),
-                )
-            )
+            return (yield from self.exchange.run(call, "model_config", ask))
         except AccessDeniedError:
             return None  # a server may keep this API to its operators
 
@@ -432,6 +423,11 @@ def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError
     error.endpoint = error.endpoint or call.endpoint
     error.attempts = error.attempts or call.attempts
     return error
+
+
+def _left(deadline: float) -> float:
+    """Seconds to `deadline`, and a moment where there are none: no transport takes 0."""
+    return max(deadline - time.monotonic(), 0.001)
 
 
 def _queue_timeout(remaining: float) -> int:

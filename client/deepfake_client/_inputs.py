@@ -1,6 +1,6 @@
-"""The two ways in: pixels that are made here, or the encoded image, which the server decodes.
+"""What a model takes: pixels that are made here, or the encoded image, which the server decodes.
 
-Both go through the same preprocessing, so that they give the same verdicts.
+Both go through the same preprocessing, so they give the same verdicts.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EncodedInput:
 
 
 def input_for(decode: Decode) -> ModelInput:
-    """The way in that `decode` names.
+    """The input that `decode` names.
 
     Raises:
         InvalidArgumentError: it names none.
