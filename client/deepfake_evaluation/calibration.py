@@ -46,15 +46,13 @@ def require_enough(kind: str, images: int, rate: float) -> None:
 
 
 def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate: float) -> tuple[DecisionPolicy, str]:
-    """Fit temperature and thresholds to the predictions that have scores.
+    """Fit temperature and thresholds to the predictions of `model` that have scores.
 
     Args:
-        predictions: of images of both kinds.
-        model: what gave them.
         error_rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
 
     Returns:
-        The policy for the weights that gave the predictions, and some lines for a person.
+        The policy, and some lines for a person.
 
     Raises:
         InputError: too few images of one kind to show that rate.
@@ -176,7 +174,7 @@ def _report(policy: DecisionPolicy, evidence: PolicyEvidence, decisions: Decisio
         DEEPFAKE: _threshold("from {:.4f} up", policy.deepfake_threshold),
         REAL: _threshold("up to {:.4f}", policy.real_threshold),
         "unsure": _share(decisions.unsure, decisions.images),
-        "right if decided": _share(decisions.right, decisions.decided),
+        "right if decided": _share(decisions.right, decisions.images - decisions.unsure),
         "photos called Deepfake": _errors(decisions, REAL, evidence.photos_called_deepfake_bound),
         "deepfakes called Real one": _errors(decisions, DEEPFAKE, evidence.deepfakes_called_real_bound),
     }

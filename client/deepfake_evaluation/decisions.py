@@ -21,20 +21,10 @@ from .run import STAND_IN_NOTE, Prediction, ServedModel
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions on a sample of images that have scores.
-
-    Attributes:
-        counts: images by true label and decision.
-        calibration_error: expected, of the calibrated probability of "Deepfake", as `reliability` has it.
-    """
+    """Images with scores by true label and decision, and the expected calibration error of the probabilities."""
 
     counts: Mapping[str, Mapping[str, int]]
     calibration_error: float
-
-    @property
-    def images(self) -> int:
-        """How many have scores."""
-        return sum(map(self.images_of, self.counts))
 
     @property
     def unsure(self) -> int:
@@ -42,14 +32,14 @@ class Decisions:
         return sum(row[UNSURE] for row in self.counts.values())
 
     @property
-    def decided(self) -> int:
-        """Images with a decision for one of the labels."""
-        return self.images - self.unsure
-
-    @property
     def right(self) -> int:
         """Images whose decision is their label."""
         return sum(self.counts[label][label] for label in self.counts)
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return sum(map(self.images_of, self.counts))
 
     def images_of(self, label: str) -> int:
         """Images of one kind."""
@@ -76,13 +66,14 @@ def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: De
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     """What the policy does on the images, for the report."""
-    decided = proportion(decisions.right, decisions.decided) if decisions.decided else None
+    decided = decisions.images - decisions.unsure
+    right = proportion(decisions.right, decided) if decided else None
     # Of all images of the kind, the undecided included.
     photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
     unsure = proportion(decisions.unsure, decisions.images)
     lines = [
         f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
-        f"Right where decided {decided or '-'}, {decisions.right} of {decisions.decided}",
+        f"Right where decided {right or '-'}, {decisions.right} of {decided}",
         f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
         f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
         f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
@@ -93,7 +84,7 @@ def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
         "policy": dataclasses.asdict(policy),
         "counts": decisions.counts,
         "unsure": unsure._asdict(),
-        "accuracy_of_decided": decided and decided._asdict(),
+        "accuracy_of_decided": right and right._asdict(),
         "photos_called_deepfake": photos._asdict(),
         "deepfakes_called_real": deepfakes._asdict(),
         "expected_calibration_error": decisions.calibration_error,

@@ -110,11 +110,9 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """Open the answers at `path` for one evaluation, with those of earlier runs if they are of the same model.
+    """Open the answers at `path`, which need not exist, with those of earlier runs if they are of the same model.
 
-    Args:
-        path: of the file; it and its folder need not exist.
-        identity: the model that is asked, as `ServedModel.identity` has it.
+    `identity` is the model that is asked, as `ServedModel.identity` has it.
 
     Raises:
         InputError: it cannot be written, or is some other file.

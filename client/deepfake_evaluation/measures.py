@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Sample:
     truth: NDArray[np.bool_]
     scores: NDArray[np.float64]
     predicted: NDArray[np.bool_]
-    unreadable: list[tuple[str, str]] = field(repr=False)
+    unreadable: list[tuple[str, str]]
 
     @property
     def images(self) -> int:
@@ -70,13 +70,7 @@ def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sampl
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose score lies in one part of the scale.
-
-    Attributes:
-        low, high: of the part; its lower end belongs to it, its upper end to the next one.
-        images: how many there are.
-        mean_score, positive_share: of them; None where there are none.
-    """
+    """The images with a score from `low` up to `high`; where there are none, the means are None."""
 
     low: float
     high: float
@@ -87,11 +81,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: do images that get a score of 80 % turn out to be positive 80 % of the time?
+    """Do images that get a score of 80 % turn out to be positive 80 % of the time?
 
-    Attributes:
-        bins: ten parts of the scale, equally wide.
-        expected_calibration_error: mean distance of score and share over the bins, each weighted by its images.
+    The expected calibration error is the mean distance of score and share over the bins, each weighted by its images.
     """
 
     bins: tuple[Bin, ...]
@@ -99,12 +91,7 @@ class Reliability:
 
 
 def reliability(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Reliability:
-    """How the scores of the positive class compare with how often it is true.
-
-    Args:
-        truth: shape (N,), True for the positive class.
-        scores: shape (N,), probability of the positive class, 0 to 1.
-    """
+    """How scores from 0 to 1, shape (N,), compare with how often `truth`, shape (N,), is True, in ten equal bins."""
     edges = np.arange(BINS + 1) / BINS
     images = np.histogram(scores, edges)[0]
     score_sums = np.histogram(scores, edges, weights=scores)[0]

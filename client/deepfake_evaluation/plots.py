@@ -54,13 +54,7 @@ _MANY_IMAGES = 50
 
 @dataclass(frozen=True)
 class Caption:
-    """What every plot says of where it comes from.
-
-    Attributes:
-        images: how many, of which classes.
-        model: name, version and weights.
-        note: on stand-in or unknown weights, shown white on red; None where nothing is to be said.
-    """
+    """What every plot says of where it comes from; a note on its weights, where there is one, is white on red."""
 
     images: str
     model: str

@@ -91,8 +91,7 @@ def open_reference(
     """The reference for the model named by a local folder, a Hub id or "stand-in".
 
     Args:
-        model: which one.
-        revision: branch, tag or commit of a Hub id.
+        model, revision: which one; the revision is a branch, tag or commit of a Hub id.
         labels: of the served model, which it must have too, in their order.
         progress: told of each step.
         write_stand_in: writes the stand-in checkpoint with these labels into a folder; without it there is none.
@@ -198,14 +197,7 @@ def compare(
     probabilities: Callable[[Path], Scores],
     advance: Callable[[], None] = lambda: None,
 ) -> Comparison:
-    """Run the images that have scores through the reference, one after the other.
-
-    Args:
-        predictions: of the server.
-        folder: that the files lie below.
-        probabilities: of one file, as `Reference.probabilities` gives them.
-        advance: called after each prediction.
-    """
+    """Run the images in `folder` that have scores through `Reference.probabilities`, one after the other."""
     found = Comparison([], [], [])
     for each in predictions:
         if each.scores is not None:

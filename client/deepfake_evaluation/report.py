@@ -21,13 +21,7 @@ _LIBRARIES = ("deepfake-vs-real", "scikit-learn", "scipy", "numpy", "pillow", "m
 
 
 class Part(NamedTuple):
-    """What one measurement contributes.
-
-    Attributes:
-        key: of its figures in report.json.
-        figures: ready for `json.dumps`.
-        text: lines for stdout, without the last line break.
-    """
+    """What one measurement contributes: figures for report.json, under their key, and lines for stdout."""
 
     key: str
     figures: Any

@@ -33,13 +33,8 @@ def write_results(
 ) -> None:
     """Write report.json, the tables and the plots; they replace those of an earlier evaluation.
 
-    Args:
-        output: the folder, for one evaluation at a time, which the open file of answers sees to.
-        model: what answered.
-        predictions: all of them, the unreadable ones too.
-        sample, measures: of the predictions.
-        rows: of the robustness; without any there is no table and no plot of it.
-        parts: of the report, in their order.
+    Without rows there is no table and no plot of the robustness. The open file of answers sees to it that only one
+    evaluation at a time writes here.
 
     Raises:
         OutputError: the disk is full or failed; the results in `output` are unchanged.

@@ -98,13 +98,9 @@ DAMAGES: tuple[Damage, ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """What is left of the figures under one damage.
+    """What is left of the figures under one damage; `none` are the images as they are.
 
-    Attributes:
-        damage, parameters: which; `none` are the images as they are.
-        images: how many were measured.
-        failed: files to which this damage could not be done, with the reason; in no figure of the row.
-        measures: of the images, of which the accuracy, the AUC and the recalls are compared.
+    `failed` are files to which the damage could not be done, with the reason; they are in no figure of the row.
     """
 
     damage: str
@@ -121,16 +117,9 @@ def measure_robustness(
     measures: Measures,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Have the readable images classified under each damage, and measure.
+    """Have the readable images classified under each damage, and measure; errors as of `EvaluationRun.classify`.
 
-    Args:
-        run: the evaluation that `predictions` are of.
-        predictions: of the images as they are.
-        sample, measures: of these; they make the first row.
-        advance: called after each image.
-
-    Raises:
-        EvaluationError: as `EvaluationRun.classify`.
+    The first row are the images as they are, with their predictions, sample and measures.
     """
     rows = [Row(_UNDAMAGED, "", sample.images, [], measures)]
     for damage in DAMAGES:

@@ -27,13 +27,7 @@ _FAILURES_IN_A_ROW = 8  # or as many as are sent at a time; one image alone may 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What answers.
-
-    Attributes:
-        name, version: as the server calls it.
-        labels: of its two classes, in their order.
-        provenance: of its weights; None when the server does not say.
-    """
+    """What answers, as the server calls it; the provenance of its weights is None when the server does not say."""
 
     name: str
     version: str
@@ -110,8 +104,7 @@ class EvaluationRun:
     def classify(self, advance: Callable[[], None] = lambda: None) -> list[Prediction]:
         """Have every file of the folder classified; those that cannot be decoded come with their error.
 
-        Args:
-            advance: called after each file.
+        `advance` is called after each file.
 
         Raises:
             UnansweredError: the server left some without an answer; those it gave are kept.
@@ -127,13 +120,12 @@ class EvaluationRun:
         damaging: Callable[[Image.Image], Image.Image],
         advance: Callable[[], None] = lambda: None,
     ) -> list[Prediction]:
-        """Have the images that could be read classified once more, damaged.
+        """Have the images that could be read classified once more, damaged; otherwise as `classify`.
 
         Args:
             predictions: of `classify`.
             name: of the damage with its parameters; answers are found again by it.
             damaging: makes of an upright RGB image the damaged one, the same each time.
-            advance, and errors: as for `classify`.
         """
         readable = (each for each in predictions if each.scores is not None)
         photos = (_Photo(self.folder.path, each.file, each.sha256, damaging) for each in readable)
@@ -257,13 +249,7 @@ class _Photo:
 
 @contextmanager
 def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency: int = 16) -> Iterator[EvaluationRun]:
-    """Begin to evaluate a folder, or go on with it.
-
-    Args:
-        client: asks the server; its model must have two classes.
-        images: folder with one folder of images for each label.
-        answers: file that keeps what the server has answered, for the next run over the same images.
-        concurrency: requests on their way at a time.
+    """Begin to evaluate the folder `images`, or go on with it; `answers` is the file of what was answered.
 
     Raises:
         InputError: the folder cannot be used with this model, or `answers` cannot be written.

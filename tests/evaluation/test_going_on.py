@@ -22,6 +22,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from tests.support.commands import contents, evaluate
 from tests.support.inference_proxy import InferenceProxy
 
+pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "deepfake_cli", "evaluate"]
 IMAGES = 24
 HALF = 12
@@ -75,7 +76,6 @@ def read_all(terminal: int, shown: bytearray) -> None:
             shown += chunk
 
 
-@pytest.mark.slow
 def test_one_that_was_killed_at_half_goes_on_and_repeats_no_request(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -89,7 +89,6 @@ def test_one_that_was_killed_at_half_goes_on_and_repeats_no_request(
     assert contents(output) == uninterrupted
 
 
-@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_bar_shows_how_far_it_is(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -133,7 +132,6 @@ def test_a_server_that_goes_away_ends_it_with_a_sentence_and_it_goes_on_later(
     assert contents(output) == uninterrupted
 
 
-@pytest.mark.slow
 def test_a_full_disk_ends_it_with_a_sentence_and_it_goes_on_later(
     trained_triton: EmbeddedTriton, few_faces: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
