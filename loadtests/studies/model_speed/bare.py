@@ -45,7 +45,9 @@ def bare_model(
         keep_memory: as the embedded Triton's backend sets the allocator.
         environment: over that which the embedded Triton gives its backend.
     """
-    variables = {name: value for name, value in TORCH_ENVIRONMENT.items() if keep_memory or not name.startswith("MALLOC_")}
+    variables = {
+        name: value for name, value in TORCH_ENVIRONMENT.items() if keep_memory or not name.startswith("MALLOC_")
+    }
     with Worker("model_speed.bare", [str(model), device], {**variables, **(environment or {})}) as worker:
         yield worker
 

@@ -13,9 +13,8 @@ import torch
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.checkpoint import Checkpoint, load_model, open_checkpoint
 from deepfake_deploy.export.contract import Preprocessing, check_configuration, check_preprocessing, read_labels
-from deepfake_deploy.export.torchscript import ClassifierGraph
 from deepfake_deploy.export.reporting import silent_transformers
-from deepfake_deploy.export.torchscript import serialise, trace_and_freeze
+from deepfake_deploy.export.torchscript import ClassifierGraph, serialise, trace_and_freeze
 from transformers import SiglipForImageClassification
 
 from .silence import Silent
