@@ -55,6 +55,7 @@ def test_fifty_varied_images_get_the_scores_that_transformers_gives(
         assert verdict.label == LABELS[int(row.argmax())]
 
 
+@pytest.mark.slow
 def test_faces_get_the_scores_that_transformers_gives(url: str, faces: Path, checkpoint: Path) -> None:
     paths = sorted(faces.rglob("*.jpg"))
     with DeepfakeClient(url) as client:
