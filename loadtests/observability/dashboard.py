@@ -16,6 +16,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -164,17 +165,8 @@ def main() -> None:
             weights = _weights(server.grpc_url)
             phases = _load(server.grpc_url, options.phase_seconds)
             draw(prometheus, panels, phases, options.output / "panels.png")
-            report = "\n".join(
-                [
-                    "# The dashboard under load\n",
-                    f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on",
-                    f"the same machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run.",
-                    f"Each load lasts {options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do",
-                    f"not; {PHASES['overload']} more. `panels.png` has the same over time. – stands for no value.\n",
-                    *(_fired(prometheus, phase, end) for phase, (_, end) in phases.items()),
-                    table(prometheus, panels, phases),
-                ]
-            )
+            fired = "\n".join(_fired(prometheus, phase, end) for phase, (_, end) in phases.items())
+            report = f"{_introduction(weights, options)}\n\n{fired}\n{table(prometheus, panels, phases)}"
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
     (options.output / "values.md").write_text(report)
@@ -190,6 +182,16 @@ def _load(url: str, phase_seconds: float) -> Phases:
                 time.sleep(phase_seconds)
                 phases[phase] = (began, time.time())
     return phases
+
+
+def _introduction(weights: str, options: argparse.Namespace) -> str:
+    text = (
+        f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on the same "
+        f"machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run. Each load lasts "
+        f"{options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do not; {PHASES['overload']} "
+        "more. `panels.png` has the same over time. – stands for no value."
+    )
+    return f"# The dashboard under load\n\n{textwrap.fill(text, 120)}"
 
 
 def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:

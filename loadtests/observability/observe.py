@@ -46,37 +46,40 @@ QUERIES = {
 )
 def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     """See Triton's metrics and the project's rules move, until Ctrl-C or SIGTERM."""
-    shown = False
     try:
         require_prometheus()
         read_groups(rules)  # what is wrong with them is said before anything starts
-        _handle_signals(signal.default_int_handler)
-        with StepProgress() as progress:
-            say(prepare_weights(repository, progress)[1])
-        server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=5)
-        objectives = {} if cuda_device_count() else CPU_OBJECTIVES
+        server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=10)
         with contextlib.ExitStack() as running:
             running.callback(server.stop)
             running.callback(_handle_signals, signal.SIG_IGN)  # a second one must not leave half of it running
-            with waiting("Starting Triton and loading the model"):
-                server.start()
-            prometheus = LocalPrometheus(
-                [Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s"
-            )
-            with waiting("Starting Prometheus"):
-                running.enter_context(prometheus)
-            shown = True  # from here on a signal is what should end it
-            _print_addresses(server, prometheus)
-            with Callers(server.grpc_url, mixed=True):
-                say(f"Sending images for {load_seconds} s; Ctrl-C stops it all")
-                _wait(server, load_seconds)
-            say("The load is over; Triton and Prometheus stay until Ctrl-C")
-            _wait(server)
-    except KeyboardInterrupt:
-        say("Stopping")
-        sys.exit(0 if shown else INTERRUPTED)
+            _handle_signals(signal.default_int_handler)
+            status = INTERRUPTED
+            try:
+                prometheus = _start(server, running, repository, rules)
+                status = 0  # from here on a signal is what should end it
+                _print_addresses(server, prometheus)
+                with Callers(server.grpc_url, mixed=True):
+                    say(f"Sending images for {load_seconds} s; Ctrl-C stops it all")
+                    _wait(server, load_seconds)
+                say("The load is over; Triton and Prometheus stay until Ctrl-C")
+                _wait(server)
+            except KeyboardInterrupt:
+                say("Stopping")
+                sys.exit(status)
     except (ExportError, EmbeddedTritonError, PrometheusError) as error:
         fail(str(error))
+
+
+def _start(server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, rules: Path) -> LocalPrometheus:
+    with StepProgress() as progress:
+        say(prepare_weights(repository, progress)[1])
+    with waiting("Starting Triton and loading the model"):
+        server.start()
+    objectives = {} if cuda_device_count() else CPU_OBJECTIVES
+    prometheus = LocalPrometheus([Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s")
+    with waiting("Starting Prometheus"):
+        return running.enter_context(prometheus)
 
 
 def _handle_signals(handler: Any) -> None:
