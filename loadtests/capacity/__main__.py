@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deepfake_cli.connection import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
@@ -150,7 +150,7 @@ def _server(options: argparse.Namespace) -> Iterator[_Server]:
 
 def _client(server: _Server, options: argparse.Namespace) -> DeepfakeClient:
     files = credentials(options)
-    decode = "server" if options.payload == "image" else "client"
+    decode: Literal["client", "server"] = "server" if options.payload == "image" else "client"
     return DeepfakeClient(server.url, decode=decode, max_retries=0, tls=files.tls, token=files.token)
 
 

@@ -37,8 +37,8 @@ def server_pid(host: str, port: int) -> int | None:
         connections = psutil.net_connections("tcp")
     except (psutil.AccessDenied, OSError):
         return None
-    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.laddr)
-    return next((each.pid for each in listening if each.laddr.port == port and each.pid), None)
+    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.laddr and each.pid)
+    return next((each.pid for each in listening if each.laddr.port == port), None)
 
 
 def family(pid: int) -> list[psutil.Process]:

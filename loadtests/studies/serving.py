@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import psutil
@@ -124,7 +124,7 @@ def serve(
     *,
     payload: Literal["pixels", "image"] = "pixels",
     generators: int = 1,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Iterator[Served]:
     """A server on `repository` with callers in a closed loop: pixels over gRPC, or image files over HTTP.
 

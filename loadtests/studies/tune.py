@@ -235,7 +235,7 @@ def sweep_served(
 
 def _results(rows: list[Row], rounds: list[list[dict[str, float]]]) -> list[table.Result]:
     """What the rounds of each row come to, and its share of the first row's images per second."""
-    results = [
+    results: list[table.Result] = [
         {"factor": row.factor, "setting": row.setting}
         | {name: table.figure([each[name] for each in found]) for name in found[0]}
         for row, found in zip(rows, rounds, strict=True)

@@ -145,11 +145,13 @@ async def _obey(pipe: Connection, load: Load) -> None:
         await sender.send(sender.next())  # opens the connection
         pipe.send(None)
         while True:
-            kind, *order = pipe.recv()  # between two loops nothing else runs here
-            if kind == "closed":
-                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
+            order = pipe.recv()  # between two loops nothing else runs here
+            if order[0] == "closed":
+                _, callers, seconds = order
+                pipe.send(await closed_loop(sender, callers, seconds, lambda: pipe.send(None)))
             else:
-                pipe.send(await open_loop(sender, *order))
+                _, schedule, measure_from, end = order
+                pipe.send(await open_loop(sender, schedule, measure_from, end))
     finally:
         await sender.close()
 

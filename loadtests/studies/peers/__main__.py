@@ -121,7 +121,8 @@ def _plan(options: argparse.Namespace, python: Path) -> Iterator[Plan]:
         tempfile.TemporaryDirectory(prefix="deepfake-peers-") as name,
         open_checkpoint(options.model, options.revision, names, Silent()) as checkpoint,
     ):
-        folder, model, repositories = Path(name), str(checkpoint.folder), {}
+        folder, model = Path(name), str(checkpoint.folder)
+        repositories: dict[str, Path] = {}
         for asked in options.precisions:
             tell(f"Exporting {options.model} in {asked}")
             wanted = None if asked == "auto" else Precision(asked)

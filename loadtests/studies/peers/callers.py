@@ -33,7 +33,7 @@ class CallError(Exception):
 class Caller(Protocol):
     """What a server is called with; for any number of requests at a time."""
 
-    def prepare(self, file: bytes) -> Any:
+    def prepare(self, file: Any) -> Any:
         """A request for the image, before its clock starts."""
 
     async def send(self, request: Any) -> Mapping[str, float]:
