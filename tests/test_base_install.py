@@ -14,6 +14,8 @@ from tests.support.checkpoints import LABELS
 from tests.support.pictures import encoded, photo_like
 from tests.support.project import ROOT
 
+pytestmark = pytest.mark.slow  # an installation
+
 CLASSIFY = """
 import importlib.util, json, sys
 from deepfake_client import DeepfakeClient

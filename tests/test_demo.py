@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.exports import exported_files
 from tests.support.pictures import encoded, photo_like
 
@@ -26,6 +28,7 @@ def verdicts(output: str) -> list[tuple[str, str, str]]:
     return re.findall(r"^  (.+?): (Deepfake|Real one), (\d+\.\d)%", output, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_without_the_hub_it_goes_on_with_the_stand_in_and_marks_every_verdict(empty_repository: Path) -> None:
     run = demo(empty_repository)
     assert run.returncode == 0, run.stderr
@@ -39,6 +42,7 @@ def test_without_the_hub_it_goes_on_with_the_stand_in_and_marks_every_verdict(em
     assert "deepfake serve" in run.stdout
 
 
+@pytest.mark.slow
 def test_somebodys_own_weights_and_images_are_used(repository: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(repository, tmp_path / "model_repository"))
     photo = tmp_path / "photo.jpg"
