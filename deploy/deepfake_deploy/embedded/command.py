@@ -24,7 +24,7 @@ CPU_CONFIG_NAME = "cpu"
 # Of deepfake_vs_real one instance computes at a time; its config.pbtxt says why there is one more.
 RATE_LIMIT_ARGUMENTS = ("--rate-limit=execution_count", "--rate-limit-resource=turn:1")
 
-# For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tuning.md has
+# For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tune.md has
 # what each is worth.
 TORCH_ENVIRONMENT = {
     # OpenMP's threads sleep while they wait: spinning ones keep a core from callers, Triton and the decoder.
