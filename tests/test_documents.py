@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,8 +10,13 @@ import pytest
 
 from tests.support.project import ROOT
 
-_LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-DOCUMENTS = [ROOT / name for name in _LISTED.split() if "results" not in Path(name).parts]
+_FOLDERS = ("client", "deploy", "loadtests", "model_repository", "tests")
+DOCUMENTS = sorted(
+    document
+    for found in (ROOT.glob("*.md"), *(ROOT.joinpath(folder).rglob("*.md") for folder in _FOLDERS))
+    for document in found
+    if "results" not in document.parts
+)
 READMES = [document for document in DOCUMENTS if document.name == "README.md"]
 _names = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 
