@@ -17,7 +17,7 @@ from tests.support.exports import SilentProgress, copy_repository
 from tests.support.project import ROOT
 from tests.support.servers import running
 
-pytest_plugins = ["tests.support.two_speeds"]
+pytest_plugins = ["tests.support.two_speeds", "pytester"]
 
 # Folders whose tests share what takes long to make.
 _TOGETHER = ("tests/kubernetes",)
