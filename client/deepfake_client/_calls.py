@@ -61,7 +61,7 @@ def checked_count(name: str, value: int, least: int) -> int:
 
 @dataclass(slots=True)
 class Call:
-    """One call of the user's: its deadline, its name, and how often it was sent."""
+    """One call of the user's: its deadline, its id, what its image is called, and how often it was sent."""
 
     timeout: float
     deadline: float
@@ -69,6 +69,7 @@ class Call:
     request_id: str
     priority: int
     headers: Headers = field(repr=False)
+    source: str | None = None
     attempts: int = 0
     endpoint: str | None = None
     bytes_sent: int = 0
@@ -79,10 +80,17 @@ class Call:
         return self.deadline - time.monotonic()
 
     def part(self, suffix: str = "") -> Call:
-        """Another exchange of the same call: its deadline, headers and name, and a count of its own."""
-        return Call(
-            self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.priority, self.headers
-        )
+        """Another exchange of the same call, with a count of its own."""
+        id_ = self.request_id + suffix
+        return Call(self.timeout, self.deadline, self.max_retries, id_, self.priority, self.headers, self.source)
+
+    def named(self, error: DeepfakeError) -> DeepfakeError:
+        """`error` with the image, request, endpoint and attempts it came from."""
+        error.source = self.source if self.source is not None else error.source
+        error.request_id = error.request_id or self.request_id
+        error.endpoint = error.endpoint or self.endpoint
+        error.attempts = error.attempts or self.attempts
+        return error
 
 
 @dataclass(frozen=True, slots=True)
