@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,8 +20,6 @@ _DAY_SECONDS = 86_400.0  # sockets and gRPC overflow far above it, each in its o
 Priority: TypeAlias = Literal["interactive", "bulk"]
 # The levels of the model repository's configurations; a server without levels ignores them.
 _LEVELS = {"interactive": 1, "bulk": 2}
-
-_log = logging.getLogger("deepfake_client")
 
 
 class CallOptions(TypedDict, total=False):
@@ -177,42 +174,3 @@ class RequestOutcome:
 
 #: Called in the thread or task of the call; must return quickly. What it raises is logged and dropped.
 OnRequest: TypeAlias = Callable[[RequestOutcome], object]
-
-
-def report(
-    hook: OnRequest | None,
-    call: Call,
-    method: str,
-    model: str,
-    images: int,
-    started: float,
-    error: DeepfakeError | None,
-) -> None:
-    """Logs how `call` ended and tells `hook`; `started` by time.monotonic()."""
-    outcome = RequestOutcome(
-        method=method,
-        model=model,
-        endpoint=call.endpoint,
-        request_id=call.request_id,
-        images=images,
-        attempts=call.attempts,
-        latency_seconds=time.monotonic() - started,
-        bytes_sent=call.bytes_sent,
-        bytes_received=call.bytes_received,
-        error=error,
-    )
-    _log.debug(
-        "%s %s to %s %s after %d attempt(s), %.1f ms",
-        method,
-        call.request_id,
-        call.endpoint,
-        "answered" if error is None else f"failed: {error}",
-        call.attempts,
-        outcome.latency_seconds * 1000,
-    )
-    if hook is not None:
-        try:
-            hook(outcome)
-        except Exception as raised:
-            # The type alone: the message of a foreign error may hold anything.
-            _log.error("the on_request hook raised %s", type(raised).__name__)

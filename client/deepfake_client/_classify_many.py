@@ -131,9 +131,7 @@ async def _next(iterator: AsyncIterator[ImageSource]) -> object:
     return await anext(iterator, _END)
 
 
-async def _iterate(
-    images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-) -> AsyncGenerator[ImageSource, None]:
+async def _iterate(images: Iterable[ImageSource] | AsyncIterable[ImageSource]) -> AsyncGenerator[ImageSource, None]:
     if isinstance(images, AsyncIterable):
         async for image in images:
             yield image

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ._calls import Call, OnRequest, report
+from ._calls import Call, OnRequest, RequestOutcome
 from ._credentials import Headers, Identity, redact
 from ._errors import (
     ClientClosedError,
@@ -120,12 +120,39 @@ class Exchange:
         try:
             answer = yield from self._attempts(call, method, ask, size, RetryState(call.max_retries, also_retry))
         except DeepfakeError as error:
-            report(self.on_request, call, method, self.model, images, started, error)
+            self._report(call, method, images, started, error)
             raise
         if isinstance(answer, InferResponse):
             call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
-        report(self.on_request, call, method, self.model, images, started, None)
+        self._report(call, method, images, started, None)
         return answer
+
+    def _report(self, call: Call, method: str, images: int, started: float, error: DeepfakeError | None) -> None:
+        """Logs how `call` ended, and tells the hook."""
+        seconds = time.monotonic() - started
+        if _log.isEnabledFor(logging.DEBUG):
+            end = "answered" if error is None else f"failed: {error}"
+            where = f"{method} {call.request_id} to {call.endpoint}"
+            _log.debug("%s %s after %d attempt(s), %.1f ms", where, end, call.attempts, seconds * 1000)
+        if self.on_request is None:
+            return
+        outcome = RequestOutcome(
+            method,
+            self.model,
+            call.endpoint,
+            call.request_id,
+            images,
+            call.attempts,
+            seconds,
+            call.bytes_sent,
+            call.bytes_received,
+            error,
+        )
+        try:
+            self.on_request(outcome)
+        except Exception as raised:
+            # The type alone: the message of a foreign error may hold anything.
+            _log.error("the on_request hook raised %s", type(raised).__name__)
 
     def _attempts(self, call: Call, method: str, ask: Ask[R], size: int, retry: RetryState) -> Steps[R]:
         while True:
@@ -154,15 +181,8 @@ class Exchange:
                 pause = retry.pause_after(error, call.remaining(), failover=failover)
                 if pause is None:
                     raise call.named(retry.cause_of(error)) from None
-                _log.info(
-                    "%s %s: attempt %d at %s failed (%s), next in %.2f s",
-                    method,
-                    call.request_id,
-                    call.attempts,
-                    replica.endpoint,
-                    error.reason,
-                    pause,
-                )
+                what = f"{method} {call.request_id}: attempt {call.attempts} at {replica.endpoint}"
+                _log.info("%s failed (%s), next in %.2f s", what, error.reason, pause)
                 yield Pause(pause)
             except BaseException:
                 self.replicas.abandon(choice)

@@ -100,10 +100,7 @@ def info_from(
 
 def provenance_question(model: str, version: str) -> dict[str, Tensor]:
     """Asks the model `provenance` for the `provenance.json` of one version of `model`."""
-    return {
-        "model": string_tensor([model.encode()], (1, 1)),
-        "version": string_tensor([version.encode()], (1, 1)),
-    }
+    return {"model": string_tensor([model.encode()], (1, 1)), "version": string_tensor([version.encode()], (1, 1))}
 
 
 def provenance_in(response: InferResponse, version: str) -> Provenance | None:

@@ -14,15 +14,7 @@ import numpy as np
 from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
 from .._tensors import PIXELS, PROBABILITIES, PROVENANCE, EncodedInput, string_tensor
 from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
-from .base import (
-    InferRequest,
-    InferResponse,
-    ModelConfig,
-    ModelMetadata,
-    ModelQuery,
-    Tensor,
-    TensorInfo,
-)
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
 

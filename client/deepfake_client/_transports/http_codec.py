@@ -74,11 +74,7 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
         ],
     }
     head = json.dumps(header, separators=(",", ":")).encode()
-    headers = {
-        **dict(request.headers),
-        "content-type": "application/octet-stream",
-        HEADER_LENGTH: str(len(head)),
-    }
+    headers = {**dict(request.headers), "content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     path = model_path(ModelQuery(request.model, request.version), "/infer")
     return path, headers, b"".join([head, *(tensor.data for tensor in request.inputs.values())])
 
