@@ -74,13 +74,17 @@ class HTTPTransport:
         return self._get("/v2/health/ready", query, timeout).status == 200
 
     def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        return self._get(codec.model_path(query, "/ready"), query, timeout).status == 200
+        return self._get(codec.model_path(query.model, query.version, "/ready"), query, timeout).status == 200
 
     def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        return codec.decode_metadata(self._get(codec.model_path(query), query, timeout).required().body)
+        return codec.decode_metadata(
+            self._get(codec.model_path(query.model, query.version), query, timeout).required().body
+        )
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        return codec.decode_config(self._get(codec.model_path(query, "/config"), query, timeout).required().body)
+        return codec.decode_config(
+            self._get(codec.model_path(query.model, query.version, "/config"), query, timeout).required().body
+        )
 
     def close(self) -> None:
         with self._lock:
@@ -129,21 +133,21 @@ class HTTPTransport:
                 connection.close()
                 connection.timeout = min(_left(deadline), _CONNECT_SECONDS)
                 connection.connect()
-            opened = connection.sock
+            opened, usable = connection.sock, False
             try:
                 with self._lock:
                     if self._closed:
                         raise ClientClosedError("the client was closed")
                     self._busy.add(opened)
                 yield connection
-            except BaseException:
-                connection.close()
-                raise
+                usable = True
             finally:
                 with self._lock:
                     self._busy.discard(opened)
-            with self._lock:
-                self._idle.append(connection)
+                    if usable and not self._closed:
+                        self._idle.append(connection)
+                    else:
+                        connection.close()
         finally:
             self._free.release()
 
@@ -184,13 +188,15 @@ class AsyncHTTPTransport:
         return (await self._get("/v2/health/ready", query, timeout)).status == 200
 
     async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        return (await self._get(codec.model_path(query, "/ready"), query, timeout)).status == 200
+        return (await self._get(codec.model_path(query.model, query.version, "/ready"), query, timeout)).status == 200
 
     async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        return codec.decode_metadata((await self._get(codec.model_path(query), query, timeout)).required().body)
+        return codec.decode_metadata(
+            (await self._get(codec.model_path(query.model, query.version), query, timeout)).required().body
+        )
 
     async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        answer = await self._get(codec.model_path(query, "/config"), query, timeout)
+        answer = await self._get(codec.model_path(query.model, query.version, "/config"), query, timeout)
         return codec.decode_config(answer.required().body)
 
     async def close(self) -> None:
