@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._calls import CallOptions
+from ._calls import Call, CallOptions
 from ._classify_many import async_classify_many, decoding_threads
-from ._client_base import ClientBase
-from ._core import Pause, Send, Step, Steps, Work, work
+from ._client import ClientBase
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
+from ._exchange import Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
 from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
@@ -48,18 +48,17 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self, image: ImageSource, *, source: str | None = None, **options: Unpack[CallOptions]
     ) -> Verdict:
         """The verdict on one image; see `DeepfakeClient.classify`. A file object is read in another thread."""
-        return await self._run(self._core.classify(image, source, self._defaults.begin(**options)))
+        return await self._run(lambda call: self._core.classify(image, source, call), options)
 
     async def classify_pixels(
         self, pixels: Pixels, *, source: str | None = None, **options: Unpack[CallOptions]
     ) -> Verdict:
         """The verdict on one preprocessed image, uint8 of shape (224, 224, 3); see `DeepfakeClient.classify_pixels`."""
-        call = self._defaults.begin(**options)
-        return (await self._run(self._core.classify_pixels(pixels, source, call, batch=False)))[0]
+        return (await self._run(lambda call: self._core.classify_pixels(pixels, source, call, batch=False), options))[0]
 
     async def classify_batch(self, pixels: Pixels, **options: Unpack[CallOptions]) -> list[Verdict]:
         """The verdicts on several preprocessed images, uint8 of shape (N, 224, 224, 3), sent as one request."""
-        return await self._run(self._core.classify_pixels(pixels, None, self._defaults.begin(**options), batch=True))
+        return await self._run(lambda call: self._core.classify_pixels(pixels, None, call, batch=True), options)
 
     def classify_many(
         self,
@@ -76,24 +75,24 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._check_stream(concurrency, options)
 
         async def prepare(image: ImageSource) -> PreparedImage:
-            return await self._run(work(partial(self._core.prepare, image)))
+            return await self._perform(Work(partial(self._core.prepare, image)))  # type: ignore[no-any-return]
 
         async def send(prepared: PreparedImage, source: str | None) -> Verdict:
-            return await self._run(self._core.classify_prepared(prepared, source, self._defaults.begin(**options)))
+            return await self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
 
         return async_classify_many(images, prepare, send, concurrency)
 
     async def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a replica takes requests for the model now; see `DeepfakeClient.ready`."""
-        return await self._run(self._core.ready(self._defaults.begin(timeout=timeout, headers=headers)))
+        return await self._run(self._core.ready, {"timeout": timeout, "headers": headers})
 
     async def model_info(self, **options: Unpack[CallOptions]) -> ModelInfo:
         """Labels, input shape, version and limits of the model; options as in `classify`."""
-        return await self._run(self._core.model_info(self._defaults.begin(**options)))
+        return await self._run(self._core.model_info, options)
 
     async def provenance(self, model_version: str = "", **options: Unpack[CallOptions]) -> Provenance | None:
         """Where the weights of the classifier come from, or None; see `DeepfakeClient.provenance`."""
-        return await self._run(self._core.provenance(model_version, self._defaults.begin(**options)))
+        return await self._run(lambda call: self._core.provenance(model_version, call), options)
 
     async def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
@@ -126,9 +125,11 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._lock = asyncio.Lock()
         return self._lock
 
-    async def _run(self, steps: Steps[R]) -> R:
+    async def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
+        call = self._defaults.begin(**options)
         if self.closed:
             raise ClientClosedError("the client was closed")
+        steps = ask(call)
         try:
             step = next(steps)
             while True:
@@ -142,7 +143,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             answer: R = ended.value
             return answer
         except DeepfakeError as error:
-            raise bare(error) from None
+            raise bare(call.named(error)) from None
         finally:
             steps.close()
 

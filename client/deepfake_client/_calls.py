@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,8 +20,6 @@ _DAY_SECONDS = 86_400.0  # sockets and gRPC overflow far above it, each in its o
 Priority: TypeAlias = Literal["interactive", "bulk"]
 # The levels of the model repository's configurations; a server without levels ignores them.
 _LEVELS = {"interactive": 1, "bulk": 2}
-
-_log = logging.getLogger("deepfake_client")
 
 
 class CallOptions(TypedDict, total=False):
@@ -61,7 +58,7 @@ def checked_count(name: str, value: int, least: int) -> int:
 
 @dataclass(slots=True)
 class Call:
-    """One call of the user's: its deadline, its name, and how often it was sent."""
+    """One call of the user's: its deadline, its id, what its image is called, and how often it was sent."""
 
     timeout: float
     deadline: float
@@ -69,6 +66,7 @@ class Call:
     request_id: str
     priority: int
     headers: Headers = field(repr=False)
+    source: str | None = None
     attempts: int = 0
     endpoint: str | None = None
     bytes_sent: int = 0
@@ -79,10 +77,17 @@ class Call:
         return self.deadline - time.monotonic()
 
     def part(self, suffix: str = "") -> Call:
-        """Another exchange of the same call: its deadline, headers and name, and a count of its own."""
-        return Call(
-            self.timeout, self.deadline, self.max_retries, self.request_id + suffix, self.priority, self.headers
-        )
+        """Another exchange of the same call, with a count of its own."""
+        id_ = self.request_id + suffix
+        return Call(self.timeout, self.deadline, self.max_retries, id_, self.priority, self.headers, self.source)
+
+    def named(self, error: DeepfakeError) -> DeepfakeError:
+        """`error` with the image, request, endpoint and attempts it came from."""
+        error.source = self.source if self.source is not None else error.source
+        error.request_id = error.request_id or self.request_id
+        error.endpoint = error.endpoint or self.endpoint
+        error.attempts = error.attempts or self.attempts
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,42 +174,3 @@ class RequestOutcome:
 
 #: Called in the thread or task of the call; must return quickly. What it raises is logged and dropped.
 OnRequest: TypeAlias = Callable[[RequestOutcome], object]
-
-
-def report(
-    hook: OnRequest | None,
-    call: Call,
-    method: str,
-    model: str,
-    images: int,
-    started: float,
-    error: DeepfakeError | None,
-) -> None:
-    """Logs how `call` ended and tells `hook`; `started` by time.monotonic()."""
-    outcome = RequestOutcome(
-        method=method,
-        model=model,
-        endpoint=call.endpoint,
-        request_id=call.request_id,
-        images=images,
-        attempts=call.attempts,
-        latency_seconds=time.monotonic() - started,
-        bytes_sent=call.bytes_sent,
-        bytes_received=call.bytes_received,
-        error=error,
-    )
-    _log.debug(
-        "%s %s to %s %s after %d attempt(s), %.1f ms",
-        method,
-        call.request_id,
-        call.endpoint,
-        "answered" if error is None else f"failed: {error}",
-        call.attempts,
-        outcome.latency_seconds * 1000,
-    )
-    if hook is not None:
-        try:
-            hook(outcome)
-        except Exception as raised:
-            # The type alone: the message of a foreign error may hold anything.
-            _log.error("the on_request hook raised %s", type(raised).__name__)

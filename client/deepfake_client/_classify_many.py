@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ._errors import DeepfakeError
+from ._errors import DeepfakeError, bare
 from ._images import name_of
 from ._verdict import Failure, Verdict
 from ._verdict_log import PreparedImage
@@ -36,7 +36,7 @@ def classify_many(
         try:
             return send(prepared.result(), source)
         except DeepfakeError as error:
-            return Failure(source, error)
+            return Failure(source, bare(error))
 
     # Two pools, so that images are decoded while others are on their way, and both in their order: whoever has waited
     # longest is next, since everything behind it waits for it.
@@ -87,7 +87,7 @@ async def async_classify_many(
             async with sending:
                 return await send(prepared, source)
         except DeepfakeError as error:
-            return Failure(source, error)
+            return Failure(source, bare(error))
 
     pending: deque[asyncio.Task[Verdict | Failure]] = deque()
     window = 2 * concurrency + decoders
@@ -131,9 +131,7 @@ async def _next(iterator: AsyncIterator[ImageSource]) -> object:
     return await anext(iterator, _END)
 
 
-async def _iterate(
-    images: Iterable[ImageSource] | AsyncIterable[ImageSource],
-) -> AsyncGenerator[ImageSource, None]:
+async def _iterate(images: Iterable[ImageSource] | AsyncIterable[ImageSource]) -> AsyncGenerator[ImageSource, None]:
     if isinstance(images, AsyncIterable):
         async for image in images:
             yield image

@@ -1,30 +1,153 @@
-"""The client for threads."""
+"""The client for threads, and what the one for asyncio shares with it."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ._calls import CallOptions
+from ._calls import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT_SECONDS,
+    Call,
+    CallDefaults,
+    CallOptions,
+    OnRequest,
+    checked_count,
+)
 from ._classify_many import classify_many
-from ._client_base import ClientBase
-from ._core import Pause, Send, Step, Steps, Work
-from ._credentials import TLSConfig
-from ._endpoint import Endpoint
-from ._errors import ClientClosedError, DeepfakeError, bare
+from ._core import Core
+from ._credentials import Identity, TLSConfig, Token
+from ._endpoint import Endpoint, parse_endpoints
+from ._errors import ClientClosedError, DeepfakeError, InvalidArgumentError, bare
+from ._exchange import Exchange, Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
-from ._transports.base import Transport
+from ._policy import DecisionPolicy, PolicyGuard
+from ._replicas import ReplicaSet
+from ._tensors import Decode, input_for
+from ._transports.base import AnyTransport, AsyncTransport, Transport
 from ._transports.grpc import GRPCTransport
 from ._verdict import Failure, Verdict
-from ._verdict_log import PreparedImage
-from .preprocessing import ImageSource, Pixels
+from ._verdict_log import PreparedImage, VerdictLog
+from .preprocessing import ImageLimits, ImageSource, Pixels
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 R = TypeVar("R")
+T = TypeVar("T", Transport, AsyncTransport)
+
+DEFAULT_URL = "grpc://127.0.0.1:8001"
+#: HTTP carries one request at a time over a connection; gRPC carries all over one.
+DEFAULT_MAX_CONNECTIONS = 64
+
+_log = logging.getLogger("deepfake_client")
+# Quiet unless the application configures logging: without a handler of its own Python would print to stderr.
+_log.addHandler(logging.NullHandler())
+
+
+class ClientBase(ABC, Generic[T]):
+    """Checks the settings and builds the core."""
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
+        *,
+        decode: Decode = "client",
+        model: str | None = None,
+        model_version: str = "",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        limits: ImageLimits | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        tls: TLSConfig | None = None,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        on_request: OnRequest | None = None,
+        policy: DecisionPolicy | str | os.PathLike[str] | None = None,
+        verdict_log: str | os.PathLike[str] | None = None,
+        transport: T | Sequence[T] | None = None,
+    ) -> None:
+        """See the class."""
+        model_input = input_for(decode)
+        model = model_input.model if model is None else model
+        if not isinstance(model, str) or not model or not isinstance(model_version, str):
+            raise InvalidArgumentError("model must be a name and model_version text, as '1'")
+        checked_count("max_connections", max_connections, 1)
+        self._defaults = CallDefaults(timeout, max_retries)
+        self._identity = Identity(headers, token)
+        self._transports: list[T]
+        if transport is None:
+            self._transports = self._connect(url, tls, max_connections)
+        elif url is None:
+            self._transports = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
+        else:
+            raise InvalidArgumentError("pass either a url or a transport, not both")
+        if not self._transports:
+            raise InvalidArgumentError("the list of transports is empty")
+        replicas = ReplicaSet[AnyTransport](((str(each.endpoint), each) for each in self._transports), time.monotonic)
+        self._core = Core(
+            exchange=Exchange(replicas, self._identity, model, on_request),
+            input=model_input,
+            model=model,
+            version=model_version,
+            limits=limits or ImageLimits(),
+            lock=self._make_lock(),
+            policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
+            verdict_log=None if verdict_log is None else VerdictLog(verdict_log),
+        )
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.endpoints)
+        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self.closed else ''}>"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the replicas, with their ports."""
+        return tuple(replica.endpoint for replica in self._core.exchange.replicas.all)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._core.exchange.closed
+
+    def _check_stream(self, concurrency: int, options: CallOptions) -> None:
+        """Refuses wrong arguments of `classify_many` now, not with the first result."""
+        checked_count("concurrency", concurrency, 1)
+        if "request_id" in options:
+            raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
+        self._defaults.begin(**options)
+
+    @abstractmethod
+    def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:
+        """A transport to `endpoint`."""
+
+    @abstractmethod
+    def _make_lock(self) -> threading.Lock | asyncio.Lock:
+        """What the step `Acquire` takes."""
+
+    def _connect(self, url: str | Sequence[str] | None, tls: TLSConfig | None, max_connections: int) -> list[T]:
+        endpoints = parse_endpoints(DEFAULT_URL if url is None else url)
+        if tls is not None and not any(endpoint.secure for endpoint in endpoints):
+            raise InvalidArgumentError("tls= is for grpcs:// and https:// urls")
+        for endpoint in endpoints:
+            if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
+                _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
+        return [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
+
+
+def _loaded(policy: DecisionPolicy | str | os.PathLike[str]) -> DecisionPolicy:
+    if isinstance(policy, (str, os.PathLike)):
+        return DecisionPolicy.load(policy)
+    if not isinstance(policy, DecisionPolicy):
+        raise InvalidArgumentError(f"policy must be a DecisionPolicy or the path of one, not {type(policy).__name__}")
+    return policy
 
 
 class DeepfakeClient(ClientBase[Transport]):
@@ -92,7 +215,7 @@ class DeepfakeClient(ClientBase[Transport]):
             ImageError: the image cannot be used.
             RequestError, ServerError, WireError: there is no verdict, see the hierarchy in `_errors`.
         """
-        return self._run(self._core.classify(image, source, self._defaults.begin(**options)))
+        return self._run(lambda call: self._core.classify(image, source, call), options)
 
     def classify_pixels(self, pixels: Pixels, *, source: str | None = None, **options: Unpack[CallOptions]) -> Verdict:
         """The verdict on one image that the caller has preprocessed.
@@ -102,8 +225,7 @@ class DeepfakeClient(ClientBase[Transport]):
                 Another resize gives other verdicts.
             source, options: as in `classify`.
         """
-        call = self._defaults.begin(**options)
-        return self._run(self._core.classify_pixels(pixels, source, call, batch=False))[0]
+        return self._run(lambda call: self._core.classify_pixels(pixels, source, call, batch=False), options)[0]
 
     def classify_batch(self, pixels: Pixels, **options: Unpack[CallOptions]) -> list[Verdict]:
         """The verdicts on several preprocessed images, sent as one request.
@@ -112,7 +234,7 @@ class DeepfakeClient(ClientBase[Transport]):
             pixels: uint8 of shape (N, 224, 224, 3), N up to `model_info().max_batch_size`.
             options: as in `classify`.
         """
-        return self._run(self._core.classify_pixels(pixels, None, self._defaults.begin(**options), batch=True))
+        return self._run(lambda call: self._core.classify_pixels(pixels, None, call, batch=True), options)
 
     def classify_many(
         self, images: Iterable[ImageSource], *, concurrency: int = 8, **options: Unpack[CallOptions]
@@ -141,7 +263,7 @@ class DeepfakeClient(ClientBase[Transport]):
         self._check_stream(concurrency, options)
 
         def send(prepared: PreparedImage, source: str | None) -> Verdict:
-            return self._run(self._core.classify_prepared(prepared, source, self._defaults.begin(**options)))
+            return self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
 
         return classify_many(images, self._core.prepare, send, concurrency)
 
@@ -150,11 +272,11 @@ class DeepfakeClient(ClientBase[Transport]):
 
         False too when none can be reached within `timeout` seconds; why is logged.
         """
-        return self._run(self._core.ready(self._defaults.begin(timeout=timeout, headers=headers)))
+        return self._run(self._core.ready, {"timeout": timeout, "headers": headers})
 
     def model_info(self, **options: Unpack[CallOptions]) -> ModelInfo:
         """Labels, input shape, version and limits of the model; options as in `classify`."""
-        return self._run(self._core.model_info(self._defaults.begin(**options)))
+        return self._run(self._core.model_info, options)
 
     def provenance(self, model_version: str = "", **options: Unpack[CallOptions]) -> Provenance | None:
         """Where the weights of the classifier come from, and whether they are only a stand-in.
@@ -168,7 +290,7 @@ class DeepfakeClient(ClientBase[Transport]):
             None when the server does not say: its repository lacks the model `provenance`, or nothing lies beside the
             weights.
         """
-        return self._run(self._core.provenance(model_version, self._defaults.begin(**options)))
+        return self._run(lambda call: self._core.provenance(model_version, call), options)
 
     def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
@@ -199,9 +321,11 @@ class DeepfakeClient(ClientBase[Transport]):
         self._lock = threading.Lock()
         return self._lock
 
-    def _run(self, steps: Steps[R]) -> R:
+    def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
+        call = self._defaults.begin(**options)
         if self.closed:
             raise ClientClosedError("the client was closed")
+        steps = ask(call)
         try:
             step = next(steps)
             while True:
@@ -215,7 +339,7 @@ class DeepfakeClient(ClientBase[Transport]):
             answer: R = ended.value
             return answer
         except DeepfakeError as error:
-            raise bare(error) from None
+            raise bare(call.named(error)) from None
         finally:
             steps.close()
 

@@ -1,8 +1,4 @@
-"""What a client does, without doing it: each call is a generator of steps, which do no input or output themselves.
-
-A call yields the steps below and is sent their results, or has their errors thrown in. The sync and the async client
-differ in how they carry the steps out and in nothing else, so they cannot drift apart.
-"""
+"""What a client does: its calls as generators of steps, which `_exchange` describes, and the state that they share."""
 
 from __future__ import annotations
 
@@ -10,17 +6,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
 
-from ._calls import Call, OnRequest, report
-from ._credentials import Headers, Identity, redact
+from ._calls import Call
+from ._credentials import Headers, redact
 from ._errors import (
     AccessDeniedError,
-    ClientClosedError,
-    ConnectionFailedError,
     DeadlineExceededError,
     DeepfakeError,
     InvalidArgumentError,
@@ -29,13 +22,11 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
+from ._exchange import Acquire, Exchange, Steps, send, work
 from ._images import name_of
-from ._inputs import ModelInput, PixelsInput
-from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_request
-from ._policy_guard import PolicyGuard
-from ._replicas import ReplicaSet
-from ._retry import RetryState
-from ._tensors import PIXELS, PROBABILITIES, checked_pixels, tensor_of
+from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_question
+from ._policy import PolicyGuard
+from ._tensors import PIXELS, PROBABILITIES, PROVENANCE, ModelInput, PixelsInput, checked_pixels, tensor_of
 from ._transports.base import (
     AnyTransport,
     InferRequest,
@@ -50,148 +41,11 @@ from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
 from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
 from .preprocessing import ImageLimits, ImageSource
 
-R = TypeVar("R")
-
 _log = logging.getLogger("deepfake_client")
 
 # The server gives up on a waiting request before the client does: a client that cancels first has crashed servers
 # (triton-inference-server/server#7368), and a refusal says more than silence.
 _QUEUE_SHARE = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Send(Generic[R]):
-    """Call a transport's method, bound to its message, with the seconds it may take; results in its answer."""
-
-    call: Callable[[float], R | Awaitable[R]] = field(repr=False)  # holds the headers, and so the credentials
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Generic[R]):
-    """Run something that keeps a core busy or a disk waiting; results in what it returns."""
-
-    run: Callable[[], R]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait; results in None."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Acquire:
-    """Take the lock that lets one call at a time ask for what all calls share; results in whether that was in time.
-
-    The core itself releases it.
-    """
-
-    timeout: float
-
-
-Step: TypeAlias = Send[Any] | Work[Any] | Pause | Acquire
-Steps: TypeAlias = Generator[Step, Any, R]
-
-
-def send(call: Callable[[float], R | Awaitable[R]], timeout: float) -> Steps[R]:
-    """The answer to one message."""
-    answer: R = yield Send(call, timeout)
-    return answer
-
-
-def work(run: Callable[[], R]) -> Steps[R]:
-    """What `run` returns."""
-    result: R = yield Work(run)
-    return result
-
-
-#: Puts a question to a transport; called for each attempt, with the headers and the seconds that it has.
-Ask: TypeAlias = Callable[[AnyTransport, Headers, float], R | Awaitable[R]]
-
-
-@dataclass(slots=True)
-class Exchange:
-    """The way of all messages of a client: which replica one goes to, and when it is sent again."""
-
-    replicas: ReplicaSet[AnyTransport]
-    identity: Identity
-    model: str
-    on_request: OnRequest | None
-    closed: bool = False
-
-    def run(
-        self,
-        call: Call,
-        method: str,
-        ask: Ask[R],
-        *,
-        images: int = 0,
-        size: int = 0,
-        also_retry: tuple[type[DeepfakeError], ...] = (),
-    ) -> Steps[R]:
-        """Asks until there is an answer, a reason to stop, or no time left; results in the answer.
-
-        Args:
-            method: what logs and outcomes call the question.
-            images, size: how many images and payload bytes it has, for the outcome.
-            also_retry: kinds of errors that are retried for this call though they usually are not.
-        """
-        started = time.monotonic()
-        try:
-            answer = yield from self._attempts(call, method, ask, size, RetryState(call.max_retries, also_retry))
-        except DeepfakeError as error:
-            report(self.on_request, call, method, self.model, images, started, error)
-            raise
-        if isinstance(answer, InferResponse):
-            call.bytes_received += sum(len(tensor.data) for tensor in answer.outputs.values())
-        report(self.on_request, call, method, self.model, images, started, None)
-        return answer
-
-    def _attempts(self, call: Call, method: str, ask: Ask[R], size: int, retry: RetryState) -> Steps[R]:
-        while True:
-            if self.closed:
-                raise ClientClosedError("the client was closed")
-            remaining = call.remaining()
-            if remaining <= 0:
-                late = DeadlineExceededError(f"no answer within {call.timeout:g} s")
-                raise named(retry.cause_of(late), None, call)
-            headers = self.identity.headers(call.headers)
-            choice = self.replicas.choose()
-            replica = choice.replica
-            # A replica that hangs must not take the whole deadline while another one could answer.
-            share = remaining / 2 if self.replicas.has_another(replica) else remaining
-            call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
-            call.bytes_sent += size
-            try:
-                answer = yield from send(partial(ask, replica.transport, headers), share)
-            except DeepfakeError as raised:
-                error = raised
-                if isinstance(raised, DeadlineExceededError) and share < remaining:
-                    error = ConnectionFailedError(f"no answer within {share:.1f} s, and others are there to ask")
-                error.reword(redact(error.reason, headers))
-                self.replicas.report(choice, error)
-                failover = self.replicas.can_replace(replica, error)
-                pause = retry.pause_after(error, call.remaining(), failover=failover)
-                if pause is None:
-                    raise named(retry.cause_of(error), None, call) from None
-                _log.info(
-                    "%s %s: attempt %d at %s failed (%s), next in %.2f s",
-                    method,
-                    call.request_id,
-                    call.attempts,
-                    replica.endpoint,
-                    error.reason,
-                    pause,
-                )
-                yield Pause(pause)
-            except BaseException:
-                self.replicas.abandon(choice)
-                raise
-            else:
-                self.replicas.report(choice, None)
-                return answer
 
 
 @dataclass(slots=True)
@@ -211,37 +65,31 @@ class Core:
 
     def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
-        name = source if source is not None else name_of(image)
-        try:
-            prepared = yield from work(partial(self.prepare, image))
-        except DeepfakeError as error:
-            raise named(error, name, call) from None
-        return (yield from self.classify_prepared(prepared, name, call))
+        call.source = source if source is not None else name_of(image)
+        prepared = yield from work(partial(self.prepare, image))
+        return (yield from self.classify_prepared(prepared, call.source, call))
 
     def prepare(self, image: ImageSource) -> PreparedImage:
         """Decodes the image where this side decodes, without a word to the server."""
-        if self.verdict_log is None:
-            return PreparedImage(self.input.prepare(image, self.limits), None)
-        return prepare_with_digest(image, self.input, self.limits)
+        try:
+            if self.verdict_log is None:
+                return PreparedImage(self.input.prepare(image, self.limits), None)
+            return prepare_with_digest(image, self.input, self.limits)
+        except DeepfakeError as error:
+            error.source = name_of(image)
+            raise
 
     def classify_prepared(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[Verdict]:
         """Asks for the verdict of an image that `prepare` has prepared."""
-        try:
-            return (yield from self._verdicts(prepared, source, call))[0]
-        except DeepfakeError as error:
-            raise named(error, source, call) from None
+        call.source = source
+        return (yield from self._verdicts(prepared, call))[0]
 
     def classify_pixels(self, pixels: object, source: str | None, call: Call, *, batch: bool) -> Steps[list[Verdict]]:
         """Asks for the verdicts of images that are preprocessed already."""
-        try:
-            if self.input.name != PIXELS:
-                raise InvalidArgumentError(
-                    "a client with decode='server' sends images, not pixels: use decode='client'"
-                )
-            tensor = tensor_of(checked_pixels(pixels, batch=batch))
-            return (yield from self._verdicts(PreparedImage(tensor, None), source, call))
-        except DeepfakeError as error:
-            raise named(error, source, call) from None
+        call.source = source
+        if self.input.name != PIXELS:
+            raise InvalidArgumentError("a client with decode='server' sends images, not pixels: use decode='client'")
+        return (yield from self._verdicts(PreparedImage(tensor_of(checked_pixels(pixels, batch=batch)), None), call))
 
     def ready(self, call: Call) -> Steps[bool]:
         """Whether one of the replicas takes requests for the model now; no retries."""
@@ -263,40 +111,40 @@ class Core:
 
     def model_info(self, call: Call) -> Steps[ModelInfo]:
         """Labels, input and limits of the model."""
-        try:
-            metadata = yield from self._metadata(self.model, self.version, call.part())
-            config = yield from self._config(call.part())
-            # The server's choice is the highest version by default; only an answer tells for certain.
-            version, labels = yield from self._learn(call, self.version, classes_in(metadata))
-            return info_from(metadata, config, version, labels, self.input.name)
-        except DeepfakeError as error:
-            raise named(error, None, call) from None
+        metadata = yield from self._metadata(self.model, self.version, call.part())
+        config = yield from self._config(call.part())
+        # The server's choice is the highest version by default; only an answer tells for certain.
+        version, labels = yield from self._learn(call, self.version, classes_in(metadata))
+        return info_from(metadata, config, version, labels, self.input.name)
 
     def provenance(self, model_version: str, call: Call) -> Steps[Provenance | None]:
         """Where the weights of the classifier come from; None when the server does not say."""
         # The ensemble has a version of its own, and runs the classifier's highest.
         classifier = self.model if self.input.name == PIXELS else PixelsInput.model
         version = model_version or (self.version if classifier == self.model else "")
+        if not version:
+            version = yield from self._highest_version(classifier, call.part("-version"))
+        question = provenance_question(classifier, version)
         try:
-            if not version:
-                version = yield from self._highest_version(classifier, call.part("-version"))
-            return (yield from self._provenance_of(classifier, version, call))
-        except DeepfakeError as error:
-            raise named(error, None, call) from None
+            response = yield from self._infer(call, PROVENANCE, "", question, RequestedOutput(PROVENANCE), 0)
+        except UnknownModelError:
+            return None  # a repository without the model that tells
+        return provenance_in(response, version)
 
-    def _verdicts(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[list[Verdict]]:
+    def _verdicts(self, prepared: PreparedImage, call: Call) -> Steps[list[Verdict]]:
         tensor = prepared.tensor
-        response = yield from self._infer(call, tensor, RequestedOutput(PROBABILITIES), self.version)
-        scores = probabilities_in(response, tensor.shape[0])
+        images, inputs, output = tensor.shape[0], {self.input.name: tensor}, RequestedOutput(PROBABILITIES)
+        response = yield from self._infer(call, self.model, self.version, inputs, output, images)
+        scores = probabilities_in(response, images)
         labels = yield from self._labels(call, response.version, len(scores[0]))
         policy = None
         if self.policy is not None:
             yield from self._require_fit(self.policy, call, response.version)
             policy = self.policy.policy
-        verdicts = verdicts_from(scores, labels, response, call.request_id, source, policy)
+        verdicts = verdicts_from(scores, labels, response, call.request_id, call.source, policy)
         if (log := self.verdict_log) is not None:
-            digest = prepared.digest
-            yield from work(lambda: log.write(verdicts, digests_of_pixels(tensor) if digest is None else [digest]))
+            digests = digests_of_pixels(tensor) if prepared.digest is None else [prepared.digest]
+            yield from work(partial(log.write, verdicts, digests))
         return verdicts
 
     def _labels(self, call: Call, version: str, classes: int) -> Steps[tuple[str, ...]]:
@@ -316,11 +164,10 @@ class Core:
 
     def _learn(self, call: Call, version: str, classes: int) -> Steps[tuple[str, tuple[str, ...]]]:
         """Asks for the labels with a black image; results in (version, labels)."""
+        part, inputs = call.part("-labels"), {self.input.name: self.input.black()}
         wanted = RequestedOutput(PROBABILITIES, classes)
         # While a new version is rolled out, the replica asked may not have the one that answered a moment ago.
-        response = yield from self._infer(
-            call.part("-labels"), self.input.black(), wanted, version, also_retry=(UnknownModelError,)
-        )
+        response = yield from self._infer(part, self.model, version, inputs, wanted, 1, also_retry=(UnknownModelError,))
         tensor = response.outputs.get(PROBABILITIES)
         if tensor is None or tensor.datatype != "BYTES":
             raise ProtocolError(f"{PROBABILITIES} came without class names")
@@ -356,31 +203,23 @@ class Core:
     def _infer(
         self,
         call: Call,
-        tensor: Tensor,
-        output: RequestedOutput,
+        model: str,
         version: str,
+        inputs: Mapping[str, Tensor],
+        output: RequestedOutput,
+        images: int,
+        *,
         also_retry: tuple[type[DeepfakeError], ...] = (),
     ) -> Steps[InferResponse]:
-        def request(headers: Headers, timeout: float) -> InferRequest:
-            return InferRequest(
-                model=self.model,
-                version=version,
-                request_id=call.request_id,
-                inputs={self.input.name: tensor},
-                outputs=(output,),
-                queue_timeout_microseconds=_queue_timeout(timeout),
-                priority=call.priority,
-                headers=headers,
+        def ask(transport: AnyTransport, headers: Headers, timeout: float) -> InferResponse | Awaitable[InferResponse]:
+            waiting = max(1, int(timeout * _QUEUE_SHARE * 1e6))
+            request = InferRequest(
+                model, version, call.request_id, inputs, (output,), waiting, headers=headers, priority=call.priority
             )
+            return transport.infer(request, timeout)
 
-        response = yield from self.exchange.run(
-            call,
-            "infer",
-            lambda transport, headers, timeout: transport.infer(request(headers, timeout), timeout),
-            images=tensor.shape[0],
-            size=len(tensor.data),
-            also_retry=also_retry,
-        )
+        size = sum(len(tensor.data) for tensor in inputs.values())
+        response = yield from self.exchange.run(call, "infer", ask, images=images, size=size, also_retry=also_retry)
         if response.request_id and response.request_id != call.request_id:
             raise ProtocolError("the answer belongs to another request")
         return response
@@ -401,35 +240,7 @@ class Core:
         except AccessDeniedError:
             return None  # a server may keep this API to its operators
 
-    def _provenance_of(self, classifier: str, version: str, call: Call) -> Steps[Provenance | None]:
-        def request(headers: Headers, timeout: float) -> InferRequest:
-            return provenance_request(classifier, version, call.request_id, _queue_timeout(timeout), headers)
-
-        try:
-            response = yield from self.exchange.run(
-                call,
-                "infer",
-                lambda transport, headers, timeout: transport.infer(request(headers, timeout), timeout),
-            )
-        except UnknownModelError:
-            return None  # a repository without the model that tells
-        return provenance_in(response, version)
-
-
-def named(error: DeepfakeError, source: str | None, call: Call) -> DeepfakeError:
-    """`error` with the image, request, endpoint and attempts it came from."""
-    error.source = source if source is not None else error.source
-    error.request_id = error.request_id or call.request_id
-    error.endpoint = error.endpoint or call.endpoint
-    error.attempts = error.attempts or call.attempts
-    return error
-
 
 def _left(deadline: float) -> float:
     """Seconds to `deadline`, and a moment where there are none: no transport takes 0."""
     return max(deadline - time.monotonic(), 0.001)
-
-
-def _queue_timeout(remaining: float) -> int:
-    """Microseconds that a request may wait in the server's queue, when its call has `remaining` seconds."""
-    return max(1, int(remaining * _QUEUE_SHARE * 1e6))

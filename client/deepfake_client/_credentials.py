@@ -22,7 +22,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 # These frame the message itself; a second one makes servers and proxies disagree about where it ends.
 _FRAMING = frozenset(
-    {
+    [
         "connection",
         "content-encoding",
         "content-length",
@@ -34,7 +34,7 @@ _FRAMING = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-    }
+    ]
 )
 
 

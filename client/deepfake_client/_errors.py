@@ -30,7 +30,6 @@ line; each can be pickled, and none carries an object, a traceback or a type of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 # Longer messages come from proxies that answer with a web page; the head of it says what there is to know.
@@ -88,21 +87,6 @@ class DeepfakeError(Exception):
         self.reason = one_line(reason)
         self.args = (self.reason,)
 
-    def __reduce__(self) -> tuple[Callable[..., DeepfakeError], tuple[Any, ...]]:
-        return _rebuild, (type(self), self.reason, self._context())
-
-    def _context(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "request_id": self.request_id,
-            "endpoint": self.endpoint,
-            "attempts": self.attempts,
-        }
-
-
-def _rebuild(kind: type[DeepfakeError], reason: str, context: dict[str, Any]) -> DeepfakeError:
-    return kind(reason, **context)
-
 
 class ImageError(DeepfakeError):
     """What was wrong with the image. No request was sent for it."""
@@ -154,9 +138,6 @@ class ServerError(DeepfakeError):
         super().__init__(reason, **context)
         #: seconds after which the server asked to be tried again, where it said so
         self.retry_after_seconds = retry_after_seconds
-
-    def _context(self) -> dict[str, Any]:
-        return {**super()._context(), "retry_after_seconds": self.retry_after_seconds}
 
 
 class OverloadedError(ServerError):

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ._credentials import Headers
 from ._errors import ProtocolError
 from ._tensors import PROBABILITIES, PROVENANCE, string_tensor, strings_in
-from ._transports.base import InferRequest, InferResponse, ModelConfig, ModelMetadata, RequestedOutput
+from ._transports.base import InferResponse, ModelConfig, ModelMetadata, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +98,9 @@ def info_from(
     )
 
 
-def provenance_request(
-    model: str, version: str, request_id: str, queue_timeout_microseconds: int, headers: Headers
-) -> InferRequest:
-    """The question for the `provenance.json` of one version of `model`, which a small model of that name answers."""
-    return InferRequest(
-        model=PROVENANCE,
-        version="",
-        request_id=request_id,
-        inputs={
-            "model": string_tensor([model.encode()], (1, 1)),
-            "version": string_tensor([version.encode()], (1, 1)),
-        },
-        outputs=(RequestedOutput(PROVENANCE),),
-        queue_timeout_microseconds=queue_timeout_microseconds,
-        headers=headers,
-    )
+def provenance_question(model: str, version: str) -> dict[str, Tensor]:
+    """Asks the model `provenance` for the `provenance.json` of one version of `model`."""
+    return {"model": string_tensor([model.encode()], (1, 1)), "version": string_tensor([version.encode()], (1, 1))}
 
 
 def provenance_in(response: InferResponse, version: str) -> Provenance | None:

@@ -62,15 +62,8 @@ class Verdict:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled, and verdicts travel between processes.
-        return Verdict, (
-            self.label,
-            dict(self.scores),
-            self.source,
-            self.model,
-            self.model_version,
-            self.request_id,
-            self.decision,
-        )
+        names = (self.source, self.model, self.model_version, self.request_id, self.decision)
+        return Verdict, (self.label, dict(self.scores), *names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +125,9 @@ def verdicts_from(
     """
     found = []
     for row in rows:
-        scores = dict(zip(labels, row, strict=True))
-        found.append(
-            Verdict(
-                label=labels[row.index(max(row))],
-                scores=scores,
-                source=source,
-                model=response.model,
-                model_version=response.version,
-                request_id=request_id,
-                decision=None if policy is None else policy.decide(scores),
-            )
-        )
+        label, scores = labels[row.index(max(row))], dict(zip(labels, row, strict=True))
+        decision = None if policy is None else policy.decide(scores)
+        found.append(Verdict(label, scores, source, response.model, response.version, request_id, decision))
     return found
 
 

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from ._errors import DeepfakeError, InvalidArgumentError, VerdictLogError
-from ._images import name_of, read_encoded
-from ._inputs import ModelInput
+from ._errors import ClientClosedError, InvalidArgumentError, VerdictLogError
+from ._images import read_encoded
+from ._tensors import ModelInput
 from ._transports.base import Tensor
 from ._verdict import Verdict
 from .preprocessing import ImageLimits, ImageSource, load_image, to_pixels
@@ -48,15 +48,11 @@ class PreparedImage:
 
 def prepare_with_digest(image: ImageSource, input: ModelInput, limits: ImageLimits) -> PreparedImage:  # noqa: A002
     """As `input.prepare`, and takes the digest; raises what that raises."""
-    try:
-        if isinstance(image, (Image.Image, np.ndarray)):
-            pixels = to_pixels(load_image(image, limits=limits))
-            return PreparedImage(input.prepare(pixels, limits), _digest(pixels.data, "pixels"))
-        content = read_encoded(image, limits.max_bytes)
-        return PreparedImage(input.prepare(content, limits), _digest(content, "file"))
-    except DeepfakeError as error:
-        error.source = name_of(image)
-        raise
+    if isinstance(image, (Image.Image, np.ndarray)):
+        pixels = to_pixels(load_image(image, limits=limits))
+        return PreparedImage(input.prepare(pixels, limits), _digest(pixels.data, "pixels"))
+    content = read_encoded(image, limits.max_bytes)
+    return PreparedImage(input.prepare(content, limits), _digest(content, "file"))
 
 
 def digests_of_pixels(tensor: Tensor) -> list[ImageDigest]:
@@ -90,10 +86,21 @@ class _Lines(io.FileIO):
 
 
 class _Handler(logging.handlers.WatchedFileHandler):
-    """Follows the file when it is rotated, and raises what goes wrong."""
+    """Follows the file when it is rotated, raises what goes wrong, and stays closed."""
+
+    closed = False
 
     def _open(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(_Lines(self.baseFilename), encoding="utf-8", write_through=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.closed:  # Python's own would open the file again
+            raise ClientClosedError("the client was closed, and its verdict log with it")
+        super().emit(record)
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         raise
@@ -121,6 +128,7 @@ class VerdictLog:
 
         Raises:
             VerdictLogError: the file takes no more; the verdicts are not to be used as if they were on record.
+            ClientClosedError: the log was closed.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = [

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from deepfake_client import DecisionPolicy
-from deepfake_client._policy import DEEPFAKE, REAL, UNSURE
-from deepfake_client._policy_guard import PolicyGuard
+from deepfake_client._policy import DEEPFAKE, REAL, UNSURE, PolicyGuard
 
 from . import InputError
 from .intervals import proportion

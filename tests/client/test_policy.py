@@ -25,7 +25,7 @@ from deepfake_client import (
     PolicyMismatchError,
     Verdict,
 )
-from deepfake_client._policy_guard import PolicyGuard
+from deepfake_client._policy import PolicyGuard
 from deepfake_client.preprocessing import Pixels
 
 from tests.support.exports import exported_files

@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deepfake_client import DeepfakeClient, FakeTransport, InvalidArgumentError, OverloadedError, VerdictLogError
+from deepfake_client import (
+    ClientClosedError,
+    DeepfakeClient,
+    FakeTransport,
+    InvalidArgumentError,
+    OverloadedError,
+    VerdictLogError,
+)
 from deepfake_client.preprocessing import Pixels, load_image, to_pixels
 from PIL import Image
 
@@ -156,6 +163,22 @@ def test_a_folder_that_went_away_gives_no_verdicts_until_it_is_back(
     for request_id in ("first", "second"):
         client.classify_pixels(pixels, request_id=request_id)
     assert [entry["request_id"] for entry in entries(log)] == ["first", "second"]
+
+
+def test_a_call_that_outlives_its_client_does_not_open_the_log_again(log: Path, pixels: Pixels) -> None:
+    server = FakeTransport()
+    client = DeepfakeClient(transport=server, verdict_log=log)
+    client.classify_pixels(pixels)
+
+    def close_and_answer(_: Pixels) -> list[float]:
+        client.close()
+        return [0.9, 0.1]
+
+    server.probabilities = close_and_answer
+    with pytest.raises(ClientClosedError, match="verdict log"):
+        client.classify_pixels(pixels)
+    assert len(entries(log)) == 1
+    assert log not in [Path(each).resolve() for each in Path("/proc/self/fd").glob("*")]
 
 
 @contextmanager

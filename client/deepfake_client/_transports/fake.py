@@ -12,18 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
-from .._inputs import EncodedInput
-from .._tensors import PIXELS, PROBABILITIES, PROVENANCE, string_tensor
+from .._tensors import PIXELS, PROBABILITIES, PROVENANCE, EncodedInput, string_tensor
 from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
-from .base import (
-    InferRequest,
-    InferResponse,
-    ModelConfig,
-    ModelMetadata,
-    ModelQuery,
-    Tensor,
-    TensorInfo,
-)
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 
 Answer: TypeAlias = Sequence[float] | Callable[[Pixels], Sequence[float]]
 

@@ -43,20 +43,20 @@ class GRPCTransport:
         return bool(self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout).ready)
 
     def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = pb.ModelReadyRequest(name=query.model, version=query.version)
-        return bool(self._call(self._stub.ModelReady, message, query.headers, timeout).ready)
+        return bool(self._ask(self._stub.ModelReady, pb.ModelReadyRequest, query, timeout).ready)
 
     def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
-        return codec.decode_metadata(self._call(self._stub.ModelMetadata, message, query.headers, timeout))
+        return codec.decode_metadata(self._ask(self._stub.ModelMetadata, pb.ModelMetadataRequest, query, timeout))
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        message = pb.ModelConfigRequest(name=query.model, version=query.version)
-        return codec.decode_config(self._call(self._stub.ModelConfig, message, query.headers, timeout))
+        return codec.decode_config(self._ask(self._stub.ModelConfig, pb.ModelConfigRequest, query, timeout))
 
     def close(self) -> None:
         self._closed = True
         self._channel.close()
+
+    def _ask(self, method: Callable[..., Any], kind: Callable[..., Any], query: ModelQuery, timeout: float) -> Any:
+        return self._call(method, kind(name=query.model, version=query.version), query.headers, timeout)
 
     def _call(self, method: Callable[..., Any], message: Any, headers: Headers, timeout: float) -> Any:
         try:
@@ -83,16 +83,13 @@ class AsyncGRPCTransport:
         return bool((await self._call(self._stub.ServerReady, pb.ServerReadyRequest(), query.headers, timeout)).ready)
 
     async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        message = pb.ModelReadyRequest(name=query.model, version=query.version)
-        return bool((await self._call(self._stub.ModelReady, message, query.headers, timeout)).ready)
+        return bool((await self._ask(self._stub.ModelReady, pb.ModelReadyRequest, query, timeout)).ready)
 
     async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        message = pb.ModelMetadataRequest(name=query.model, version=query.version)
-        return codec.decode_metadata(await self._call(self._stub.ModelMetadata, message, query.headers, timeout))
+        return codec.decode_metadata(await self._ask(self._stub.ModelMetadata, pb.ModelMetadataRequest, query, timeout))
 
     async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        message = pb.ModelConfigRequest(name=query.model, version=query.version)
-        return codec.decode_config(await self._call(self._stub.ModelConfig, message, query.headers, timeout))
+        return codec.decode_config(await self._ask(self._stub.ModelConfig, pb.ModelConfigRequest, query, timeout))
 
     async def close(self) -> None:
         connected = self._channel.take()
@@ -112,6 +109,11 @@ class AsyncGRPCTransport:
             else grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
         )
         return channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    def _ask(
+        self, method: Callable[..., Any], kind: Callable[..., Any], query: ModelQuery, timeout: float
+    ) -> Awaitable[Any]:
+        return self._call(method, kind(name=query.model, version=query.version), query.headers, timeout)
 
     async def _call(self, method: Callable[..., Awaitable[Any]], message: Any, headers: Headers, timeout: float) -> Any:
         try:

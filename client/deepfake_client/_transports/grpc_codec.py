@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -24,31 +25,15 @@ from .._errors import (
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, Tensor, TensorInfo
 from .errors import from_message, not_ready, seconds_until
 
-_CONNECTION = (
-    "connection refused",
-    "connection reset",
-    "failed to connect",
-    "socket closed",
-    "broken pipe",
-    "goaway",
-    "rst_stream",
-    "stream removed",
-    "transport closed",
-    "dns resolution failed",
-    "errors resolving",
-    "no route to host",
-    "network is unreachable",
-    "connection timed out",
-    "recvmsg",
-    "endpoint closing",
-    "handshak",
+# Of what gRPC and OpenSSL say, in lower case.
+_CONNECTION = re.compile(
+    "connection refused|connection reset|failed to connect|socket closed|broken pipe|goaway|rst_stream|stream removed|"
+    "transport closed|dns resolution failed|errors resolving|no route to host|network is unreachable|"
+    "connection timed out|recvmsg|endpoint closing|handshak"
 )
-_TLS = ("certificate_verify_failed", "certificate verify failed", "peer name", "not verified", "wrong_version_number")
-_OTHER_PROTOCOL = (
-    "http1.x server",
-    "missing content-type",
-    "unexpected content-type",
-    "received http2 header with status",
+_TLS = re.compile("certificate_verify_failed|certificate verify failed|peer name|not verified|wrong_version_number")
+_OTHER_PROTOCOL = re.compile(
+    r"http1\.x server|missing content-type|unexpected content-type|received http2 header with status"
 )
 
 
@@ -122,15 +107,14 @@ def _from_status(code: Any, details: str) -> DeepfakeError:
     status = grpc.StatusCode
     if code is status.DEADLINE_EXCEEDED:
         return DeadlineExceededError("no answer before the deadline")
-    if any(mark in text for mark in _OTHER_PROTOCOL):
+    if _OTHER_PROTOCOL.search(text):
         return ProtocolError("this is not a gRPC endpoint: use Triton's gRPC port (8001), or an http:// url")
     if (named := from_message(details)) is not None:
         return named
-    if any(mark in text for mark in _TLS):
+    if _TLS.search(text):
         return TLSError(f"the TLS connection was refused: {_tls_reason(details)}")
-    if code in (status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED) and any(
-        mark in text for mark in _CONNECTION
-    ):
+    broken = code in (status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED)
+    if broken and _CONNECTION.search(text):
         return ConnectionFailedError(_connection_reason(details))
     if code is status.UNAVAILABLE:
         return not_ready(details)

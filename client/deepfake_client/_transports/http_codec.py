@@ -8,6 +8,7 @@ other begins.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from .._errors import (
     ServerError,
     UnknownModelError,
 )
-from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, Tensor, TensorInfo
 from .errors import from_message, not_ready, seconds_until
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -43,9 +44,10 @@ class AnswerHeaders(Protocol):
         """The value, or None."""
 
 
-def model_path(query: ModelQuery, suffix: str = "") -> str:
-    version = f"/versions/{quote(query.version, safe='')}" if query.version else ""
-    return f"/v2/models/{quote(query.model, safe='')}{version}{suffix}"
+@lru_cache(maxsize=64)
+def model_path(model: str, version: str, suffix: str = "") -> str:
+    versions = f"/versions/{quote(version, safe='')}" if version else ""
+    return f"/v2/models/{quote(model, safe='')}{versions}{suffix}"
 
 
 def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
@@ -74,12 +76,8 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
         ],
     }
     head = json.dumps(header, separators=(",", ":")).encode()
-    headers = {
-        **dict(request.headers),
-        "content-type": "application/octet-stream",
-        HEADER_LENGTH: str(len(head)),
-    }
-    path = model_path(ModelQuery(request.model, request.version), "/infer")
+    headers = {**dict(request.headers), "content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    path = model_path(request.model, request.version, "/infer")
     return path, headers, b"".join([head, *(tensor.data for tensor in request.inputs.values())])
 
 
