@@ -1,189 +1,107 @@
-"""How each server is called: a request made ready, and then, on the clock, sent and its scores read."""
+"""How each server is called: coroutines from an image file to its scores by label, each in a context of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import aiohttp
-from deepfake_client import AsyncDeepfakeClient, DeepfakeError
+from deepfake_client import AsyncDeepfakeClient
 
-from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, wrong
+from loadtests.traffic.answers import SCORE_TOLERANCE, wrong
 from loadtests.traffic.pool import Item, KnownAnswer, Stream
-
-#: A file uploaded for Gradio's queue; a form with `image` or, as a list, `images`; the plain file as the body; or through
-#: this project's client, the file or its pixels.
-Call = Literal["gradio", "file", "files", "body", "triton-image", "triton-pixels"]
 
 #: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
 DEADLINE_SECONDS = 90.0
 _MOST_CALLERS = 512
 _KNOWN_RATE = 0.05
 
-
-class CallError(Exception):
-    """A request without scores; the message is its cause, in a few words."""
-
-
-class Caller(Protocol):
-    """What a server is called with; for any number of requests at a time."""
-
-    def prepare(self, file: Any) -> Any:
-        """A request for the image, before its clock starts."""
-
-    async def send(self, request: Any) -> Mapping[str, float]:
-        """Scores by label."""
-
-    async def close(self) -> None: ...
+Send = Callable[[bytes], Awaitable[Mapping[str, float]]]
+#: Opens a caller of the server at a URL.
+Caller = Callable[[str], AbstractAsyncContextManager[Send]]
 
 
-async def open_caller(call: Call, url: str) -> Caller:
-    """The caller for a server at `url`, which must be listening."""
-    if call == "gradio":
-        return await asyncio.to_thread(GradioCaller, url)
-    if call in ("triton-image", "triton-pixels"):
-        return TritonCaller(url, "server" if call == "triton-image" else "client")
-    return HttpCaller(url, {"body": None, "file": "image", "files": "images"}[call])
+def http(field: str | None = None) -> Caller:
+    """One POST to /classify for each image, as the body, or in this field of a form."""
+    return functools.partial(_http, field)
 
 
-class HttpCaller:
-    """One POST to /classify for each image.
+@asynccontextmanager
+async def _http(field: str | None, url: str) -> AsyncIterator[Send]:
+    connector = aiohttp.TCPConnector(limit=_MOST_CALLERS)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session:
 
-    Args:
-        field: of the form that the file is in; None sends it as the body.
-    """
+        async def send(file: bytes) -> Mapping[str, float]:
+            data, headers = file, {"Content-Type": "image/jpeg"}
+            if field is not None:
+                data, headers = aiohttp.FormData(), {}
+                data.add_field(field, file, filename="image.jpg", content_type="image/jpeg")
+            async with session.post(f"{url}/classify", data=data, headers=headers) as answer:
+                answer.raise_for_status()
+                found = await answer.json()
+            return found[0] if isinstance(found, list) else found
 
-    def __init__(self, url: str, field: str | None) -> None:
-        self._url, self._field = f"{url}/classify", field
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_MOST_CALLERS),
-            timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
-            headers={} if field else {"Content-Type": "image/jpeg"},
-        )
-
-    def prepare(self, file: bytes) -> bytes | aiohttp.FormData:
-        if self._field is None:
-            return file
-        form = aiohttp.FormData()
-        form.add_field(self._field, file, filename="image.jpg", content_type="image/jpeg")
-        return form
-
-    async def send(self, request: bytes | aiohttp.FormData) -> Mapping[str, float]:
-        try:
-            async with self._session.post(self._url, data=request) as answer:
-                content = await answer.read()
-        except asyncio.TimeoutError:
-            raise CallError("deadline") from None
-        except aiohttp.ClientError as error:
-            raise CallError(f"connection: {type(error).__name__}") from None
-        if answer.status != 200:
-            raise CallError(f"HTTP {answer.status}")
-        try:
-            found = json.loads(content)
-        except ValueError:
-            raise CallError("wrong answer: no JSON") from None
-        return _scores(found[0] if isinstance(found, list) and len(found) == 1 else found)
-
-    async def close(self) -> None:
-        await self._session.close()
+        yield send
 
 
-class TritonCaller:
-    """This project's client, without retries."""
+@asynccontextmanager
+async def triton(url: str) -> AsyncIterator[Send]:
+    """This project's client, without retries: image bytes over HTTP, or pixels over gRPC."""
+    async with AsyncDeepfakeClient(
+        url,
+        decode="server" if url.startswith("http") else "client",
+        max_retries=0,
+        timeout=DEADLINE_SECONDS,
+        max_connections=_MOST_CALLERS,
+    ) as client:
 
-    def __init__(self, url: str, decode: Literal["client", "server"]) -> None:
-        self._client = AsyncDeepfakeClient(
-            url, decode=decode, max_retries=0, timeout=DEADLINE_SECONDS, max_connections=_MOST_CALLERS
-        )
+        async def send(file: bytes) -> Mapping[str, float]:
+            return (await client.classify(file)).scores
 
-    def prepare(self, file: bytes) -> bytes:
-        return file
-
-    async def send(self, request: bytes) -> Mapping[str, float]:
-        try:
-            return dict((await self._client.classify(request)).scores)
-        except DeepfakeError as error:
-            raise CallError(type(error).__name__) from None
-
-    async def close(self) -> None:
-        await self._client.close()
+        yield send
 
 
-class GradioCaller:
+@asynccontextmanager
+async def gradio(url: str) -> AsyncIterator[Send]:
     """`gradio_client`, which has threads of its own and uploads files that lie on the disk."""
+    import gradio_client
 
-    def __init__(self, url: str) -> None:
-        import gradio_client
+    options = {"verbose": False, "analytics_enabled": False, "download_files": False, "max_workers": _MOST_CALLERS}
+    client = await asyncio.to_thread(gradio_client.Client, url, **options)
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory(prefix="deepfake-peers-") as folder:
 
-        self._handle_file = gradio_client.handle_file
-        self._folder = tempfile.TemporaryDirectory(prefix="deepfake-peers-")
-        self._numbers = itertools.count()
-        try:
-            self._client = gradio_client.Client(
-                url, verbose=False, analytics_enabled=False, download_files=False, max_workers=_MOST_CALLERS
-            )
-        except Exception as error:  # it raises what httpx, json and it itself raise
-            raise CallError(f"gradio_client: {type(error).__name__}") from None
-
-    def prepare(self, file: bytes) -> Path:
-        path = Path(self._folder.name) / f"{next(self._numbers)}.jpg"
-        path.write_bytes(file)
-        return path
-
-    async def send(self, request: Path) -> Mapping[str, float]:
-        try:
-            job = self._client.submit(self._handle_file(request), api_name="/classify")
+        async def send(file: bytes) -> Mapping[str, float]:
+            path = Path(folder) / f"{next(numbers)}.jpg"
+            path.write_bytes(file)
+            job = client.submit(gradio_client.handle_file(path), api_name="/classify")
             answer = await asyncio.wait_for(asyncio.wrap_future(job.future), DEADLINE_SECONDS)
-        except Exception as error:  # as above
-            raise CallError(f"gradio_client: {type(error).__name__}") from None
-        try:
-            return _scores({each["label"]: each["confidence"] for each in answer["confidences"]})
-        except (KeyError, TypeError):
-            raise CallError("wrong answer: no scores") from None
+            return {each["label"]: each["confidence"] for each in answer["confidences"]}
 
-    async def close(self) -> None:
-        await asyncio.to_thread(self._client.close)
-        self._folder.cleanup()
-
-
-def _scores(found: Any) -> Mapping[str, float]:
-    if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
-        raise CallError("wrong answer: no scores")
-    return found
+        yield send
+        await asyncio.to_thread(client.close)
 
 
 class JudgingSender:
     """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
 
-    def __init__(self, caller: Caller, known: Sequence[KnownAnswer]) -> None:
-        self._caller = caller
+    def __init__(self, send: Send, known: Sequence[KnownAnswer]) -> None:
+        self._send = send
         self._stream = Stream("image", known=known, known_rate=_KNOWN_RATE)
         self._labels = frozenset(known[0].scores)
 
-    def next(self) -> tuple[Item, Any]:
-        item = self._stream.next()
-        return item, self._caller.prepare(item.payload)
+    def next(self) -> Item:
+        return self._stream.next()
 
-    async def send(self, request: tuple[Item, Any]) -> str | None:
-        item, prepared = request
+    async def send(self, item: Item) -> str | None:
         try:
-            scores = await self._caller.send(prepared)
-        except CallError as error:
-            return str(error)
-        return wrong(scores, item.known, self._labels, SCORE_TOLERANCE)
-
-
-async def check_known(caller: Caller, known: Sequence[KnownAnswer]) -> None:
-    """Asks for all at a time, so that they meet in batches."""
-    answers = await asyncio.gather(*(caller.send(caller.prepare(each.payload)) for each in known))
-    for image, scores in zip(known, answers, strict=True):
-        if contradicts(scores, image, SCORE_TOLERANCE):
-            got, expected = (
-                ", ".join(f"{label} {score:.3f}" for label, score in each.items()) for each in (scores, image.scores)
-            )
-            raise CallError(f"wrong answer: {got or 'nothing'} in place of {expected}")
+            return wrong(await self._send(item.payload), item.known, self._labels, SCORE_TOLERANCE)
+        except aiohttp.ClientResponseError as error:
+            return f"HTTP {error.status}"
+        except Exception as error:  # each library raises its own, and all of them count
+            return type(error).__name__
