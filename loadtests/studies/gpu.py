@@ -86,18 +86,12 @@ def _shares(result: table.Result) -> tuple[float, float]:
 
 def page(result: table.Result) -> list[str]:
     of_peak, of_bare = _shares(result)
-    served = {name: each["median"] for name, each in result["served"].items()}
     facts = [
         ["matrix peak, TFLOP/s", f"{result['peak'] / 1e12:.2f} in {result['precision']}"],
         ["bare, images/s", f"{table.shown(result['bare']['images_per_second'])} in batches of {result['bare_batch']}"],
-        ["bare ÷ peak", f"{of_peak:.0%}"],
-        ["served, images/s", f"{table.shown(result['served']['images_per_second'])}"],
-        ["served ÷ bare", f"{of_bare:.0%}"],
-        ["mean batch", f"{served['batch']:.1f}"],
-        ["queue, compute of a request, ms", f"{served['queue_ms']:.1f}, {served['compute_ms']:.1f}"],
-        ["time in which the backend has a batch", f"{served['busy']:.0%}"],
-        [f"{result['generators']} client processes, cores", f"{served['generator_cores']:.1f}"],
-        ["server's memory of the host, MiB", f"{served['memory_mib']:.0f}"],
+        ["bare ÷ peak, served ÷ bare", f"{of_peak:.0%}, {of_bare:.0%}"],
+        ["client processes", str(result["generators"])],
+        *([f"served, {name}", table.shown(each)] for name, each in result["served"].items()),
     ]
     return table.page_of(
         "How much of the chip the model uses", result, table.markdown_table(["what", "measured"], facts)

@@ -95,11 +95,11 @@ def write_result(name: str, folder: Path, result: Result, page: Callable[[Result
 
 def page_of(title: str, result: Result, *blocks: str | list[str]) -> list[str]:
     """Lines of Markdown: paragraphs and tables, and at the end what was missed."""
-    lines = [f"# {title}", "", *result["circumstances"]]
+    lines = [f"# {title}", "", *result["circumstances"], "[Columns and targets](../README.md#studies)."]
     for block in blocks:
         lines += ["", *([block] if isinstance(block, str) else block)]
     if "missed" in result:
-        lines += ["", f"Missed: {'; '.join(result['missed']) or 'nothing'}."]
+        lines += ["", f"Targets missed: {'; '.join(result['missed']) or 'none'}."]
     return lines
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import multiprocessing
 import os
@@ -43,7 +44,7 @@ def bare_model(
 def card_code(checkpoint: Path) -> AbstractContextManager[Ask]:
     """A worker with the card's code, fp32; its environment is the caller's, since the card sets none.
 
-    `ask(seconds=5)` has `images_per_second`, `ask(paths=[…])` the `probabilities` of image files.
+    `ask(seconds=5)` has `images_per_second`, `ask(files=[…])` the `probabilities` of image files' bytes.
     """
     return _worker(_card, str(checkpoint))
 
@@ -133,9 +134,9 @@ def _card(checkpoint: str) -> Ask:
     turn = itertools.cycle([Image.fromarray(PixelPool().image(number)) for number in range(16)])
     probabilities(next(turn))
 
-    def ask(seconds: float = 0.0, paths: Sequence[str] = ()) -> dict[str, Any]:
-        if paths:
-            return {"probabilities": [probabilities(Image.open(path)) for path in paths]}
+    def ask(seconds: float = 0.0, files: Sequence[bytes] = ()) -> dict[str, Any]:
+        if files:
+            return {"probabilities": [probabilities(Image.open(io.BytesIO(file))) for file in files]}
         images, elapsed = _repeated(lambda: probabilities(next(turn)), seconds, 2)
         return {"images_per_second": images / elapsed}
 

@@ -1,6 +1,6 @@
 """The embedded Triton beside other servers of the same checkpoint: the card's own app, FastAPI, LitServe, BentoML, Ray Serve.
 
-    python -m loadtests.studies.peers [--rounds 3] [--seconds 5] [--only triton-image,fastapi] [--model FOLDER]
+    python -m loadtests.studies.peers [--rounds 3] [--seconds 5] [--only triton-image fastapi] [--model FOLDER]
 
 `make peers` installs the peers into an environment of their own first. Each round visits every server in turn, starts
 it, checks its answers against transformers, measures it with 1, 8 and 32 callers, and stops it; in fp32, and in the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,15 +43,9 @@ _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 def main() -> None:
     parser = study_parser(__doc__, rounds=3, seconds=5.0, model=True)
-    parser.add_argument("--only", type=_contestants, default=",".join(CONTESTANTS), help="these servers")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="these servers")
     parser.add_argument("--environment", type=Path, default=Path(".venv/peers"), help="of the peers")
     run_study("peers", parser, measure, page)
-
-
-def _contestants(text: str) -> list[str]:
-    if unknown := set(text.split(",")) - set(CONTESTANTS):
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(CONTESTANTS)}")
-    return text.split(",")
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Result:
@@ -60,7 +55,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
             target = folder / str(wanted)
             _, precision = export(str(checkpoint), wanted, options.repository, target)
             repositories.setdefault(precision.value, target)
-        known = _known_answers(checkpoint, read_labels(options.repository), folder)
+        known = _known_answers(checkpoint, read_labels(options.repository))
         result: Result = {
             "circumstances": circumstances("peers", options.model),
             "rounds_wanted": options.rounds,
@@ -74,39 +69,36 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
         }
         python = options.environment.absolute() / "bin" / "python"
         for number in range(options.rounds):
-            # In an order that no two rounds share.
-            start = number * max(len(options.only) // options.rounds, 1) % len(options.only)
-            for precision, repository in repositories.items():
-                for contestant in (CONTESTANTS[key] for key in options.only[start:] + options.only[:start]):
-                    if contestant.fp32_only and precision != "fp32":
-                        continue
-                    tell(f"Round {number + 1} of {options.rounds}, {precision}: {contestant.name}")
-                    try:
-                        with running(contestant, python, checkpoint, repository, precision) as (url, pid):
-                            found = asyncio.run(_visit(contestant, url, pid, known, options.seconds))
-                    except ServerError as error:
-                        result["absent"][f"{contestant.key} {precision}"] = str(error)
-                        tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
-                        continue
-                    common = {"contestant": contestant.key, "precision": precision, "round": number + 1}
-                    result["measured"] += [common | figures for figures in found]
+            visits = [(CONTESTANTS[key], precision) for precision in repositories for key in options.only]
+            random.shuffle(visits)
+            for contestant, precision in visits:
+                if contestant.fp32_only and precision != "fp32":
+                    continue
+                tell(f"Round {number + 1} of {options.rounds}, {precision}: {contestant.name}")
+                try:
+                    with running(contestant, python, checkpoint, repositories[precision], precision) as (url, pid):
+                        found = asyncio.run(_visit(contestant, url, pid, known, options.seconds))
+                except ServerError as error:
+                    result["absent"][f"{contestant.key} {precision}"] = str(error)
+                    tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
+                    continue
+                common = {"contestant": contestant.key, "precision": precision, "round": number + 1}
+                result["measured"] += [common | figures for figures in found]
             result |= {"rounds": number + 1, "missed": judge(result)}
             write_result("peers", options.output, result, page)
     return result
 
 
-def _known_answers(checkpoint: Path, labels: list[str], folder: Path) -> list[KnownAnswer]:
+def _known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
     """JPEG files with the scores that transformers gives them in fp32."""
-    paths = []
-    for number, png in enumerate(drawn()):
-        paths.append(folder / f"{number}.jpg")
-        Image.open(io.BytesIO(png)).save(paths[-1], quality=90)
+    files = []
+    for png in drawn():
+        jpeg = io.BytesIO()
+        Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
+        files.append(jpeg.getvalue())
     with card_code(checkpoint) as card:
-        probabilities = card(paths=[str(path) for path in paths])["probabilities"]
-    return [
-        KnownAnswer(path.read_bytes(), dict(zip(labels, scores, strict=True)))
-        for path, scores in zip(paths, probabilities, strict=True)
-    ]
+        scores = card(files=files)["probabilities"]
+    return [KnownAnswer(file, dict(zip(labels, each, strict=True))) for file, each in zip(files, scores, strict=True)]
 
 
 async def _visit(
@@ -118,20 +110,21 @@ async def _visit(
         found = []
         for callers in CALLERS:
             sample = await closed_loop(JudgingSender(send, known), callers, seconds)
-            latencies, rate = sample.latencies_ms, answers_per_second(sample.answered_at)
+            answers, rate = len(sample.latencies_ms), answers_per_second(sample.answered_at)
             if not rate:
                 raise ServerError(f"no right answer: {dict(sample.failures)}")
-            figures = {
-                "callers": callers,
-                "images_per_second": rate,
-                "p50_ms": percentile(latencies, len(latencies), 0.50),
-                "p99_ms": percentile(latencies, len(latencies), 0.99),
-                "answers": len(latencies),
-                "errors": dict(sample.failures),
-                "memory_mib": memory_mib(pid),
-            }
             tell(f"  {callers} callers: {rate:.2f} images/s, {sample.failures.total()} failed")
-            found.append(figures)
+            found.append(
+                {
+                    "callers": callers,
+                    "images_per_second": rate,
+                    "p50_ms": percentile(sample.latencies_ms, answers, 0.50),
+                    "p99_ms": percentile(sample.latencies_ms, answers, 0.99),
+                    "answers": answers,
+                    "errors": dict(sample.failures),
+                    "memory_mib": memory_mib(pid),
+                }
+            )
     return found
 
 

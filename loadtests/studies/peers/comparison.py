@@ -52,7 +52,7 @@ def judge(result: Result) -> list[str]:
             ours = rounds_of(result, OURS, precision, callers)
             for key in result["contestants"]:
                 theirs = rounds_of(result, key, precision, callers)
-                if ours and theirs and not CONTESTANTS[key].is_triton:
+                if ours and theirs and CONTESTANTS[key].program:
                     compared += 1
                     where = f"{CONTESTANTS[key].name}, {precision}, {callers} callers"
                     missed += [f"{where}: {reason}" for reason in _reasons(ours, theirs)]
@@ -73,7 +73,7 @@ def _reasons(ours: dict[int, dict[str, Any]], theirs: dict[int, dict[str, Any]])
 
 def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure] | None:
     """The name of the fastest peer, and our images per second over its own; None where none was measured."""
-    peers = [key for key in result["contestants"] if not CONTESTANTS[key].is_triton]
+    peers = [key for key in result["contestants"] if CONTESTANTS[key].program]
     found = {key: rounds for key in peers if (rounds := rounds_of(result, key, precision, callers))}
     if not found:
         return None

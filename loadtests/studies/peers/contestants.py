@@ -40,10 +40,6 @@ class Contestant:
     """Of servers/; empty for the embedded Triton."""
     fp32_only: bool = False
 
-    @property
-    def is_triton(self) -> bool:
-        return not self.program
-
 
 #: What is judged against the peers: it takes what all of them take.
 OURS = "triton-image"
@@ -73,7 +69,7 @@ def running(
         python: of the peers' environment, for a peer with the checkpoint.
         repository: for the embedded Triton.
     """
-    if contestant.is_triton:
+    if not contestant.program:
         with EmbeddedTriton(repository) as server:
             yield server.http_url if contestant.key == OURS else server.grpc_url, server.pid
         return

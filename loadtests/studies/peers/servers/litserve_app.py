@@ -23,12 +23,6 @@ class ClassifierApi(ls.LitAPI):
     def predict(self, batch: list[Any]) -> list[dict[str, float]]:
         return self._classifier.scores(batch)
 
-    def unbatch(self, output: list[dict[str, float]]) -> list[dict[str, float]]:
-        return output
-
-    def encode_response(self, output: dict[str, float]) -> dict[str, float]:
-        return output
-
 
 if __name__ == "__main__":
     api = ClassifierApi(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_WAIT_SECONDS, api_path="/classify")
