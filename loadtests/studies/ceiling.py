@@ -19,7 +19,7 @@ from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
 from loadtests.studies.serving import Measure, checkpoint_folder, export, saturating, serve
-from loadtests.studies.worker import Ask, bare_model, best_batch, card_code
+from loadtests.studies.worker import Ask, bare_model, best_batch, card_code, worker
 
 SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
@@ -39,13 +39,13 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     batches: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
-        card = stack.enter_context(card_code(checkpoint))
+        card = stack.enter_context(worker(card_code, str(checkpoint), environment={}))
         for wanted in PRECISIONS:
             target = folder / str(wanted)
             model, precision = export(str(checkpoint), wanted, options.repository, target)
             best = precision.value
             if best not in bare:
-                bare[best] = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
+                bare[best] = stack.enter_context(worker(bare_model, str(model), "cuda" if gpu else "cpu"))
                 served[best] = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
                 batches[best] = best_batch(bare[best], BATCHES, options.seconds / 4)
         rounds = []

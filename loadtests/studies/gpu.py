@@ -19,7 +19,7 @@ from deepfake_deploy.export import Precision
 from loadtests.capacity.resources import cores
 from loadtests.studies import table
 from loadtests.studies.serving import export, saturating, serve
-from loadtests.studies.worker import bare_model, best_batch, matrix_peak
+from loadtests.studies.worker import bare_model, best_batch, matrix, worker
 
 FLOP_PER_IMAGE = 35.0e9  # SigLIP base, patch 16, 224 × 224
 BARE_SHARE, SERVED_SHARE = 0.5, 0.8
@@ -39,14 +39,14 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     if gpu and not torch.cuda.is_available():
         raise ValueError("no CUDA device here; `make tune` and `make ceiling` measure a CPU")
     precision = Precision.FP16 if gpu else Precision.BF16
-    with matrix_peak(options.device) as multiply:
+    with worker(matrix, options.device) as multiply:
         dtype = str(precision.dtype).partition(".")[2]
         peak = multiply(dtype=dtype, size=MATRIX_SIZE, seconds=3.0)["flops_per_second"]
     target = folder / "repository"
     model, _ = export(options.model, precision, options.repository, target)
     callers = saturating(target, gpu=gpu)
     with (
-        bare_model(model, options.device) as bare,
+        worker(bare_model, str(model), options.device) as bare,
         serve(target, callers, generators=options.generators) as served,
     ):
         batch = best_batch(bare, BATCHES, options.seconds / 4)

@@ -35,7 +35,7 @@ from loadtests.studies.serving import (
     serve,
     without_versions,
 )
-from loadtests.studies.worker import Ask, bare_model
+from loadtests.studies.worker import Ask, bare_model, worker
 
 IMAGE_CALLERS = 8
 SMALL_PAGES = TORCH_ENVIRONMENT | {"THP_MEM_ALLOC_ENABLE": "0"}
@@ -94,8 +94,8 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         for row in rows:
             process = row.precision, *row.environment.items()  # rows that agree in it share one
             if process not in workers:
-                worker = bare_model(models[row.precision], environment=row.environment)
-                workers[process] = stack.enter_context(worker)
+                model = str(models[row.precision])
+                workers[process] = stack.enter_context(worker(bare_model, model, "cpu", environment=row.environment))
             measures.append(partial(workers[process], seconds=seconds / 4, **row.question))
         bare = sweep(rows, measures, rounds)
     return {

@@ -16,8 +16,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,28 +28,32 @@ _QUEUED_PASSES = 8
 Ask = Callable[..., dict[str, Any]]
 
 
-def bare_model(
-    model: Path, device: str = "cpu", environment: Mapping[str, str] = TORCH_ENVIRONMENT
-) -> AbstractContextManager[Ask]:
-    """A worker with a model.pt, in the environment that the embedded Triton gives its backend.
+@contextlib.contextmanager
+def worker(
+    task: Callable[..., Ask], *arguments: str, environment: Mapping[str, str] = TORCH_ENVIRONMENT
+) -> Iterator[Ask]:
+    """The process, once the task has loaded what it needs there; to be asked what the task answers.
 
-    `ask(batch=8, seconds=5, threads=2, attention="MATH")` has `images_per_second` over at least two forward passes, after
-    one that does not count, and `faults_per_image`, page faults.
+    Args:
+        task: `bare_model`, `card_code` or `matrix`, with its arguments.
+        environment: over this process's own; that which the embedded Triton gives its backend, unless told otherwise.
+
+    Raises:
+        ChildProcessError: it failed, or ended.
     """
-    return _worker(_bare, str(model), device, environment=environment)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
 
+        def ask(**question: Any) -> dict[str, Any]:
+            try:
+                return process.submit(_answer, task, arguments, question).result()
+            except Exception as error:  # whatever torch and transformers raise
+                reason = f"{type(error).__name__}: {error}"
+                raise ChildProcessError(f"the {task.__name__} worker failed: {reason}") from None
 
-def card_code(checkpoint: Path) -> AbstractContextManager[Ask]:
-    """A worker with the card's code, fp32; its environment is the caller's, since the card sets none.
-
-    `ask(seconds=5)` has `images_per_second`, `ask(files=[…])` the `probabilities` of image files' bytes.
-    """
-    return _worker(_card, str(checkpoint))
-
-
-def matrix_peak(device: str) -> AbstractContextManager[Ask]:
-    """A worker that multiplies: `ask(dtype="bfloat16", size=8192, seconds=3)` has `flops_per_second`."""
-    return _worker(_matrix, device, environment=TORCH_ENVIRONMENT)
+        with mock.patch.dict(os.environ, environment):
+            ask()
+        yield ask
 
 
 def best_batch(bare: Ask, batches: Sequence[int], seconds: float) -> int:
@@ -60,33 +62,20 @@ def best_batch(bare: Ask, batches: Sequence[int], seconds: float) -> int:
     return max(rates)[1]
 
 
-@contextlib.contextmanager
-def _worker(task: Callable[..., Ask], *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Ask]:
-    """The process, once it has loaded its model. Asking raises ChildProcessError when it failed or ended."""
-    name, spawn = task.__name__.strip("_"), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
-
-        def ask(**question: Any) -> dict[str, Any]:
-            try:
-                return process.submit(_answer, task, arguments, question).result()
-            except Exception as error:  # whatever torch and transformers raise
-                raise ChildProcessError(f"the {name} worker failed: {type(error).__name__}: {error}") from None
-
-        with mock.patch.dict(os.environ, environment or {}):
-            ask()
-        yield ask
-
-
 _loaded = functools.cache(lambda task, arguments: task(*arguments))
 
 
 def _answer(task: Callable[..., Ask], arguments: tuple[str, ...], question: dict[str, Any]) -> dict[str, Any]:
-    """In the process: the task loads what it needs at the first, empty question."""
+    """In the process, where the first, empty question loads the task."""
     ask = _loaded(task, arguments)
     return ask(**question) if question else {}
 
 
-def _bare(model: str, device: str) -> Ask:
+def bare_model(model: str, device: str) -> Ask:
+    """A model.pt: `images_per_second` over at least two forward passes, and `faults_per_image`, page faults.
+
+    One pass goes before that does not count. `attention` names an SDPBackend.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -106,16 +95,20 @@ def _bare(model: str, device: str) -> Ask:
 
         with torch.inference_mode(), torch.jit.optimized_execution(False), kernel:
             run()
-            faults = _page_faults()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             passes, elapsed = _repeated(run, seconds, 2)
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         images = passes * queued * batch
-        return {"images_per_second": images / elapsed, "faults_per_image": (_page_faults() - faults) / images}
+        return {"images_per_second": images / elapsed, "faults_per_image": faults / images}
 
     return ask
 
 
-def _card(checkpoint: str) -> Ask:
-    """Its own images are 224 × 224 already: resizing them costs next to nothing."""
+def card_code(checkpoint: str) -> Ask:
+    """The card's code, fp32: its `images_per_second`, or the `probabilities` of image files' bytes.
+
+    Its own images are 224 × 224 already: resizing them costs next to nothing.
+    """
     import torch
     from PIL import Image
     from transformers import AutoImageProcessor, SiglipForImageClassification
@@ -143,7 +136,8 @@ def _card(checkpoint: str) -> Ask:
     return ask
 
 
-def _matrix(device: str) -> Ask:
+def matrix(device: str) -> Ask:
+    """One product of two square matrices: `flops_per_second`."""
     import torch
 
     def ask(size: int, dtype: str, seconds: float) -> dict[str, Any]:
@@ -171,7 +165,3 @@ def _repeated(run: Callable[[], object], seconds: float, least: int) -> tuple[in
         run()
         times += 1
     return times, time.perf_counter() - began
-
-
-def _page_faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
