@@ -1,11 +1,9 @@
-"""How near the served model comes to the bare one, and how far ahead of the model card's own code it is.
+"""The served model beside the bare TorchScript model, and beside the model card's own code in fp32.
 
     python -m loadtests.studies.ceiling [--rounds 5]
 
-In one run, in turns: the bare TorchScript model in one process, at the batch size that is its best here; the embedded
-Triton at saturation, over gRPC with distinct pixels; and the card's code, transformers in fp32, one image at a time. In
-fp32 and in the precision that is fastest here. Exit code 1 when the served model does less than 0.95 of the bare one, or
-in the fastest precision less than 1.8 times the card's code.
+In turns, in fp32 and in the precision that is fastest here. The bare model runs at its best batch size, the embedded
+Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time.
 """
 
 from __future__ import annotations

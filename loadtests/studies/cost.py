@@ -2,8 +2,7 @@
 
     python -m loadtests.studies.cost --grpc-url grpc://127.0.0.1:8001 --http-url http://127.0.0.1:8000
 
-Each protocol is measured from threads and from asyncio, with 16 requests in flight. The two sides take turns in short
-rounds. CPU time is that of this process alone; images per second are also the server's.
+From threads and from asyncio, in turns. CPU time is that of this process alone; images per second are also the server's.
 """
 
 from __future__ import annotations

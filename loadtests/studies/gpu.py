@@ -2,10 +2,8 @@
 
     python -m loadtests.studies.gpu [--generators 8] [--rounds 3]
 
-Measures the chip's matrix peak (one large product); the bare TorchScript model at the batch size that is its best; and
-the embedded Triton at saturation, over gRPC with distinct pixels from several client processes. Exit code 1 when the bare
-model stays under 50 % of the matrix peak, or the served one under 80 % of the bare one, or when there is no GPU.
-`--device cpu` tries the script.
+The chip's matrix peak (one large product), the bare TorchScript model at its best batch size, and the embedded Triton at
+saturation, over gRPC with distinct pixels.
 """
 
 from __future__ import annotations

@@ -2,12 +2,8 @@
 
     python -m loadtests.studies.overload [--seconds 60]
 
-For each protocol it starts an embedded Triton, measures the capacity with a fixed number of callers, then offers four
-times as much at fixed intervals, whether or not answers come, each request with an image of its own and without retries.
-The load only gets what the server leaves of the processors, as if it ran on another machine. Exit code 1 when the goodput
-is below 90 % of the capacity, when at the 99th percentile a full queue took longer than 100 ms to say so, when a request
-that waited was refused later than a second after its queue timeout, or when the memory of the server still grows after
-its queue has filled.
+Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only gets
+what the server leaves of the processors, as if it ran on another machine.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
     python -m loadtests.studies.tune [--rounds 3]
 
-The bare TorchScript model in one process: precision, batch size, threads, attention, allocator and how OpenMP's threads
-wait. Then the embedded Triton at saturation: batch size, queue delay, instances, threads. Then eight callers who send
-image files: the decoder's queue delay, instances. All rows of a table run in turns. Ten minutes on two cores.
+The bare TorchScript model in one process; the embedded Triton at saturation; and callers who send it image files.
 """
 
 from __future__ import annotations

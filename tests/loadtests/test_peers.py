@@ -17,10 +17,10 @@ from deepfake_deploy.export import Precision
 
 from loadtests.capacity.resources import family
 from loadtests.studies.peers import __main__ as peers
-from loadtests.studies.peers.callers import JudgingSender, http
-from loadtests.studies.peers.callers import triton as call_triton
+from loadtests.studies.peers.__main__ import JudgingSender
 from loadtests.studies.peers.comparison import best_peer, judge, page
-from loadtests.studies.peers.contestants import CONTESTANTS, ServerError, running
+from loadtests.studies.peers.contestants import CONTESTANTS, ServerError, http, running
+from loadtests.studies.peers.contestants import triton as call_triton
 from loadtests.studies.serving import memory_mib
 from loadtests.traffic.answers import WRONG_INVALID, WRONG_SCORES
 from loadtests.traffic.loops import closed_loop

@@ -2,10 +2,8 @@
 
     python -m loadtests.studies.peers [--rounds 3] [--seconds 5] [--only triton-image fastapi] [--model FOLDER]
 
-`make peers` installs the peers into an environment of their own first. Each round visits every server in turn, starts
-it, checks its answers against transformers, measures it with 1, 8 and 32 callers, and stops it; in fp32, and in the
-precision that is fastest here. After each round peers.md and peers.json in `--output` are written anew. Exit code 0 when
-the embedded Triton is ahead of every peer, 1 when not or when one could not be compared, 2 for wrong usage.
+`make peers` installs the peers into an environment of their own first. Each round starts every server, checks its answers,
+measures it with 1, 8 and 32 callers, stops it, and writes the result anew.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 from PIL import Image
@@ -25,13 +24,12 @@ from PIL import Image
 from loadtests.studies.serving import checkpoint_folder, export, memory_mib
 from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
 from loadtests.studies.worker import card_code, worker
-from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn
+from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
-from loadtests.traffic.pool import KnownAnswer
+from loadtests.traffic.pool import Item, KnownAnswer, Stream
 
-from .callers import JudgingSender, Send
 from .comparison import judge, page
-from .contestants import CONTESTANTS, Contestant, ServerError, running
+from .contestants import CONTESTANTS, Contestant, Send, ServerError, running
 
 CALLERS = (1, 8, 32)
 PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
@@ -126,6 +124,26 @@ async def _visit(
                 }
             )
     return found
+
+
+class JudgingSender:
+    """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
+
+    def __init__(self, send: Send, known: Sequence[KnownAnswer]) -> None:
+        self._send = send
+        self._stream = Stream("image", known=known, known_rate=0.05)
+        self._labels = frozenset(known[0].scores)
+
+    def next(self) -> Item:
+        return self._stream.next()
+
+    async def send(self, item: Item) -> str | None:
+        try:
+            return wrong(await self._send(item.payload), item.known, self._labels, SCORE_TOLERANCE)
+        except aiohttp.ClientResponseError as error:
+            return f"HTTP {error.status}"
+        except Exception as error:  # each library raises its own, and all of them count
+            return type(error).__name__
 
 
 async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]) -> None:

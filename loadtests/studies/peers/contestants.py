@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import itertools
 import os
 import secrets
 import signal
@@ -10,22 +13,94 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import aiohttp
 import psutil
+from deepfake_client import AsyncDeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 
 from loadtests.capacity.resources import cores, family
 
-from .callers import Caller, gradio, http, triton
-
 _SERVERS = Path(__file__).with_name("servers")
 _LISTENING_SECONDS = 180.0
 _STOP_SECONDS = 10.0
+#: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
+DEADLINE_SECONDS = 90.0
+_MOST_CALLERS = 512
+
+Send = Callable[[bytes], Awaitable[Mapping[str, float]]]
+#: Opens a caller of the server at a URL.
+Caller = Callable[[str], AbstractAsyncContextManager[Send]]
+
+
+def http(field: str | None = None) -> Caller:
+    """One POST to /classify for each image, as the body, or in this field of a form."""
+    return functools.partial(_http, field)
+
+
+@asynccontextmanager
+async def _http(field: str | None, url: str) -> AsyncIterator[Send]:
+    connector = aiohttp.TCPConnector(limit=_MOST_CALLERS)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            data, headers = file, {"Content-Type": "image/jpeg"}
+            if field is not None:
+                data, headers = aiohttp.FormData(), {}
+                data.add_field(field, file, filename="image.jpg", content_type="image/jpeg")
+            async with session.post(f"{url}/classify", data=data, headers=headers) as answer:
+                answer.raise_for_status()
+                found = await answer.json()
+            return found[0] if isinstance(found, list) else found
+
+        yield send
+
+
+@asynccontextmanager
+async def triton(url: str) -> AsyncIterator[Send]:
+    """This project's client, without retries: image bytes over HTTP, or pixels over gRPC."""
+    async with AsyncDeepfakeClient(
+        url,
+        decode="server" if url.startswith("http") else "client",
+        max_retries=0,
+        timeout=DEADLINE_SECONDS,
+        max_connections=_MOST_CALLERS,
+    ) as client:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            return (await client.classify(file)).scores
+
+        yield send
+
+
+@asynccontextmanager
+async def gradio(url: str) -> AsyncIterator[Send]:
+    """`gradio_client`, which has threads of its own and uploads files that lie on the disk."""
+    import gradio_client
+
+    options = {"verbose": False, "analytics_enabled": False, "download_files": False, "max_workers": _MOST_CALLERS}
+    client = await asyncio.to_thread(gradio_client.Client, url, **options)
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory(prefix="deepfake-peers-") as folder:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            path = Path(folder) / f"{next(numbers)}.jpg"
+            path.write_bytes(file)
+            job = client.submit(gradio_client.handle_file(path), api_name="/classify")
+            try:
+                answer = await asyncio.wait_for(asyncio.wrap_future(job.future), DEADLINE_SECONDS)
+            except asyncio.CancelledError:  # what it does with its jobs when its connection is lost
+                raise ConnectionError("gradio_client cancelled the job") from None
+            return {each["label"]: each["confidence"] for each in answer["confidences"]}
+
+        yield send
+        await asyncio.to_thread(client.close)
 
 
 @dataclass(frozen=True, slots=True)
