@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
-from loadtests.studies.serving import Measure, checkpoint_folder, export, saturating, serve
-from loadtests.studies.worker import Ask, bare_model, best_batch, card_code, worker
+from loadtests.studies.serving import checkpoint_folder, export, saturating, serve
+from loadtests.studies.worker import bare_model, best_batch, card_code, worker
 
 SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
@@ -32,49 +34,44 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     gpu = torch.cuda.is_available()
-    bare: dict[str, Ask] = {}
-    served: dict[str, Measure] = {}
     batches: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
         card = stack.enter_context(worker(card_code, str(checkpoint), environment={}))
+        measures = {"card": partial(card, seconds=options.seconds)}
         for wanted in PRECISIONS:
             target = folder / str(wanted)
             model, precision = export(str(checkpoint), wanted, options.repository, target)
             best = precision.value
-            if best not in bare:
-                bare[best] = stack.enter_context(worker(bare_model, str(model), "cuda" if gpu else "cpu"))
-                served[best] = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
-                batches[best] = best_batch(bare[best], BATCHES, options.seconds / 4)
-        rounds = []
-        for number in range(options.rounds):
-            table.tell(f"Round {number + 1} of {options.rounds}")
-            found = {"card": card(seconds=options.seconds)}
-            for name in bare:
-                found[f"{name} bare"] = bare[name](batch=batches[name], seconds=options.seconds)
-                found[f"{name} served"] = served[name](options.seconds)
-            rounds.append(found)
-    precisions = {name: outcome(name, rounds) | {"bare_batch": batches[name]} for name in bare}
+            if best not in batches:
+                bare = stack.enter_context(worker(bare_model, str(model), "cuda" if gpu else "cpu"))
+                served = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
+                batches[best] = best_batch(bare, BATCHES, options.seconds / 4)
+                measures[f"{best} bare"] = partial(bare, batch=batches[best], seconds=options.seconds)
+                measures[f"{best} served"] = partial(served, options.seconds)
+        found = table.in_turns(measures, options.rounds)
+    precisions = {
+        name: outcome(found[f"{name} bare"], found[f"{name} served"], found["card"]) | {"bare_batch": batch}
+        for name, batch in batches.items()
+    }
     return {
         "circumstances": table.circumstances("ceiling", options.model),
         "best": best,
         "precisions": precisions,
-        "card": table.figure([found["card"]["images_per_second"] for found in rounds]),
+        "card": table.figures(found["card"])["images_per_second"],
         "missed": judge(precisions, best),
     }
 
 
-def outcome(name: str, rounds: list[dict[str, dict[str, float]]]) -> table.Result:
-    """What the rounds of one precision come to."""
-    bare, served, card = (
-        [found[each]["images_per_second"] for found in rounds] for each in (f"{name} bare", f"{name} served", "card")
-    )
+def outcome(*sides: Sequence[Mapping[str, float]]) -> table.Result:
+    """What the rounds of one precision come to: those of the bare model, the served one and the card's code."""
+    bare, served, card = ([each["images_per_second"] for each in rounds] for rounds in sides)
     return {
         "bare": table.figure(bare),
         "served": table.figure(served),
         "served_to_bare": table.ratio(served, bare),
         "served_to_card": table.ratio(served, card),
-        **table.figures([found[f"{name} served"] for found in rounds]),
+        **table.figures(sides[1]),
     }
 
 

@@ -9,6 +9,7 @@ saturation, over gRPC with distinct pixels.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,18 +49,14 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         serve(target, callers, generators=options.generators) as served,
     ):
         batch = best_batch(bare, BATCHES, options.seconds / 4)
-        bare_rounds, served_rounds = [], []
-        for number in range(options.rounds):
-            table.tell(f"Round {number + 1} of {options.rounds}")
-            bare_rounds.append(bare(batch=batch, seconds=options.seconds))
-            served_rounds.append(served(options.seconds))
+        bare_run, served_run = partial(bare, batch=batch, seconds=options.seconds), partial(served, options.seconds)
+        found = table.in_turns({"bare": bare_run, "served": served_run}, options.rounds)
     result = {
         "circumstances": table.circumstances("gpu", options.model),
         "precision": precision.value,
         "peak": peak,
-        "bare": table.figures(bare_rounds),
+        **{name: table.figures(rounds) for name, rounds in found.items()},
         "bare_batch": batch,
-        "served": table.figures(served_rounds),
         "generators": options.generators,
     }
     return result | {"missed": judge(result)}

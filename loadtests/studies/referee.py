@@ -11,13 +11,14 @@ import argparse
 import base64
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,14 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         with DeepfakeClient(server.grpc_url) as client:
             weights = weights_of(client)
         rate = run_locust(server.grpc_url, CALLERS[0], _WARM_UP_SECONDS)["throughput"]
-        rounds: dict[str, dict[str, list[Run]]] = {}
-        for number in range(options.rounds):
-            for url in (server.grpc_url, server.http_url):
-                for callers in CALLERS:
-                    load = f"{url.partition('://')[0]}, {callers} callers"
-                    table.tell(f"round {number + 1} of {options.rounds}: {load}")
-                    runs = rounds.setdefault(load, {"perf_analyzer": [], "locust": []})
-                    runs["perf_analyzer"].append(
-                        run_perf_analyzer(options.perf_analyzer, folder, url, callers, rate, options.seconds)
-                    )
-                    runs["locust"].append(run_locust(url, callers, options.seconds))
-    loads = {load: compare(runs) for load, runs in rounds.items()}
+        measures = {}
+        for url, callers in itertools.product((server.grpc_url, server.http_url), CALLERS):
+            load, seconds = f"{url.partition('://')[0]}, {callers} callers", options.seconds
+            binary = options.perf_analyzer
+            measures[load, "perf_analyzer"] = partial(run_perf_analyzer, binary, folder, url, callers, rate, seconds)
+            measures[load, "locust"] = partial(run_locust, url, callers, seconds)
+        found = table.in_turns(measures, options.rounds)
+    loads = {load: compare(found[load, "perf_analyzer"], found[load, "locust"]) for load, _ in found}
     return {
         "circumstances": table.circumstances("referee", weights),
         "tolerance": TOLERANCE,
@@ -77,17 +74,11 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     }
 
 
-def compare(runs: Mapping[str, Sequence[Run]]) -> table.Result:
+def compare(perf_analyzer: Sequence[Run], locust: Sequence[Run]) -> table.Result:
     """Both tools' figures for one load, and the ratio of their medians."""
-    theirs, ours = table.figures(runs["perf_analyzer"]), table.figures(runs["locust"])
-    return {
-        name: {
-            "perf_analyzer": theirs[name],
-            "locust": ours[name],
-            "ratio": theirs[name]["median"] / ours[name]["median"],
-        }
-        for name in ("throughput", "p50_ms")
-    }
+    theirs, ours = table.figures(perf_analyzer), table.figures(locust)
+    ratios = {name: theirs[name]["median"] / ours[name]["median"] for name in ours}
+    return {name: {"perf_analyzer": theirs[name], "locust": ours[name], "ratio": ratios[name]} for name in ours}
 
 
 def judge(loads: Mapping[str, table.Result]) -> list[str]:
@@ -122,17 +113,16 @@ def run_locust(url: str, callers: int, seconds: float) -> Run:
 
 def read_statistics(text: str) -> Run:
     """The figures of Locust's JSON, which, unlike its CSV files, has the requests that were on their way at the end."""
-    try:
-        (row,) = json.loads(text)
-        # Its clock starts with the first answer, which met an empty queue and so took the least time.
-        elapsed = row["last_request_timestamp"] - row["start_time"] + row["min_response_time"] / 1000
-        latencies = [float(value) for value, count in row["response_times"].items() for _ in range(count)]
-        found = {"throughput": row["num_requests"] / elapsed, "p50_ms": statistics.median_low(latencies)}
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
-        raise ValueError("Locust made no request, or its statistics have another form than expected") from None
+    rows = json.loads(text)
+    if not rows or not rows[0]["num_requests"]:
+        raise ValueError("Locust made no request")
+    row = rows[0]
     if row["num_failures"]:
         raise ValueError(f"{row['num_failures']} of Locust's {row['num_requests']} requests failed")
-    return found
+    # Its clock starts with the first answer, which met an empty queue and so took the least time.
+    elapsed = row["last_request_timestamp"] - row["start_time"] + row["min_response_time"] / 1000
+    latencies = [float(value) for value, count in row["response_times"].items() for _ in range(count)]
+    return {"throughput": row["num_requests"] / elapsed, "p50_ms": statistics.median_low(latencies)}
 
 
 def prepare(perf_analyzer: Path, folder: Path) -> None:
@@ -141,14 +131,11 @@ def prepare(perf_analyzer: Path, folder: Path) -> None:
         raise ValueError(f"{perf_analyzer}: no perf_analyzer there; `make referee` installs it")
     bundled = Path(str(importlib.metadata.distribution("nvidia-pytriton").locate_file("nvidia_pytriton.libs")))
     for wanted, pattern in _LIBRARIES.items():
-        found = sorted(bundled.glob(pattern))
-        if not found:
-            raise ValueError(f"{bundled}: no {pattern} in it, which perf_analyzer needs as {wanted}")
-        (folder / wanted).symlink_to(found[0].resolve())
+        (folder / wanted).symlink_to(next(bundled.glob(pattern)).resolve())
     pool = PixelPool()
     entries = [
         {"pixels": {"b64": base64.b64encode(pool.image(number).tobytes()).decode(), "shape": [224, 224, 3]}}
-        for number in islice(numbers(), _MOST_REQUESTS)
+        for number in itertools.islice(numbers(), _MOST_REQUESTS)
     ]
     (folder / "images.json").write_text(json.dumps({"data": entries}))
 

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -107,8 +107,7 @@ def circumstances(name: str, weights: str) -> list[str]:
     """Lines that say when, on what and with which versions."""
     import torch
 
-    capabilities = torch.cpu.get_capabilities()
-    formats = [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    formats = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     command = shlex.join(["python", "-m", f"loadtests.studies.{name}", *sys.argv[1:]])
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "nvidia-pytriton"))
@@ -126,6 +125,18 @@ def figure(rounds: Sequence[float]) -> Figure:
 def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
     """A figure for each name of the rounds."""
     return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
+
+
+def in_turns(
+    measures: Mapping[Hashable, Callable[[], Mapping[str, float]]], rounds: int
+) -> dict[Any, list[Mapping[str, float]]]:
+    """What each measurement finds in each round; they take turns, so that a slow minute meets all alike."""
+    found: dict[Any, list[Mapping[str, float]]] = {name: [] for name in measures}
+    for number in range(rounds):
+        tell(f"Round {number + 1} of {rounds}")
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return found
 
 
 def ratio(rounds: Sequence[float], others: Sequence[float]) -> Figure:

@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,26 +76,26 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
 
     def serving(rows: list[Row], payload: Literal["pixels", "image"]) -> list[table.Result]:
         with contextlib.ExitStack() as stack:
-            measures = []
+            measures = {}
             for index, row in enumerate(rows):
                 table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
                 target = write_repository(options.repository, folder / f"{payload}-{index}", models[shipped], row)
                 at_once = 2 if row.changes.get("at_once") else 1
                 callers = saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
                 server = serve(target, callers, payload=payload, environment=row.environment)
-                measures.append(partial(stack.enter_context(server), seconds))
-            return sweep(rows, measures, rounds)
+                measures[row.factor, row.setting] = partial(stack.enter_context(server), seconds)
+            return sweep(measures, rounds)
 
     with contextlib.ExitStack() as stack:
         workers: dict[object, Ask] = {}
-        rows, measures = bare_rows(shipped, batch, cores()), []
-        for row in rows:
+        measures = {}
+        for row in bare_rows(shipped, batch, cores()):
             process = row.precision, *row.environment.items()  # rows that agree in it share one
             if process not in workers:
                 model = str(models[row.precision])
                 workers[process] = stack.enter_context(worker(bare_model, model, "cpu", environment=row.environment))
-            measures.append(partial(workers[process], seconds=seconds / 4, **row.question))
-        bare = sweep(rows, measures, rounds)
+            measures[row.factor, row.setting] = partial(workers[process], seconds=seconds / 4, **row.question)
+        bare = sweep(measures, rounds)
     return {
         "circumstances": table.circumstances("tune", options.model),
         "bare": bare,
@@ -104,21 +104,14 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     }
 
 
-def sweep(
-    rows: Sequence[Row], measures: Sequence[Callable[[], Mapping[str, float]]], rounds: int
-) -> list[table.Result]:
-    """What the rounds of each row come to, and its share of the first row's images per second."""
-    readings: list[list[Mapping[str, float]]] = [[] for _ in rows]
-    for number in range(rounds):
-        table.tell(f"round {number + 1} of {rounds}, {len(rows)} rows")
-        for measure_row, found in zip(measures, readings, strict=True):
-            found.append(measure_row())
-    results: list[table.Result] = [
-        {"factor": row.factor, "setting": row.setting, **table.figures(found)}
-        for row, found in zip(rows, readings, strict=True)
+def sweep(measures: Mapping[tuple[str, str], Callable[[], Mapping[str, float]]], rounds: int) -> list[table.Result]:
+    """What each factor and setting comes to, and its share of the first one's images per second."""
+    found = {row: table.figures(readings) for row, readings in table.in_turns(measures, rounds).items()}
+    shipped = next(iter(found.values()))["images_per_second"]["median"]
+    return [
+        {"factor": factor, "setting": setting, **row, "share": row["images_per_second"]["median"] / shipped}
+        for (factor, setting), row in found.items()
     ]
-    shipped = results[0]["images_per_second"]["median"]
-    return [each | {"share": each["images_per_second"]["median"] / shipped} for each in results]
 
 
 def bare_rows(shipped: Precision, batch: int, cores: int) -> list[Row]:

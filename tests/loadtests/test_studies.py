@@ -327,7 +327,6 @@ def test_an_image_that_perf_analyzer_sent_twice_is_an_error() -> None:
         (statistics(num_failures=1), "1 of Locust's 4 requests failed"),
         (statistics(num_requests=0, response_times={}), "made no request"),
         ("[]", "made no request"),
-        ("no JSON", "made no request"),
     ],
 )
 def test_a_run_that_measured_nothing_is_an_error(text: str, reason: str) -> None:
@@ -337,11 +336,8 @@ def test_a_run_that_measured_nothing_is_an_error(text: str, reason: str) -> None
 
 @pytest.mark.parametrize(("rate", "agrees"), [(1.0, True), (1.1, True), (1.11, False), (0.91, True), (0.9, False)])
 def test_they_agree_within_the_tolerance_in_both_directions(rate: float, agrees: bool) -> None:
-    runs = {
-        "perf_analyzer": [{"throughput": rate * each, "p50_ms": 800.0} for each in (0.5, 1.0, 3.0)],
-        "locust": [{"throughput": each, "p50_ms": 800.0} for each in (0.5, 1.0, 3.0)],
-    }
-    apart = referee.judge({"grpc, 8 callers": referee.compare(runs)})
+    theirs, ours = ([{"throughput": by * each, "p50_ms": 800.0} for each in (0.5, 1.0, 3.0)] for by in (rate, 1.0))
+    apart = referee.judge({"grpc, 8 callers": referee.compare(theirs, ours)})
     assert apart == ([] if agrees else [f"grpc, 8 callers: throughput, ratio {rate:.3f}"])
 
 
