@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
 from loadtests.studies.serving import checkpoint_folder, export, saturating, serve
-from loadtests.studies.worker import bare_model, best_batch, card_code, worker
+from loadtests.studies.worker import bare_model, best_batch, card_code, repeated
+from loadtests.traffic.answers import drawn
 
 SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
@@ -37,14 +39,13 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     batches: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
-        card = stack.enter_context(worker(card_code, str(checkpoint), environment={}))
-        measures = {"card": partial(card, seconds=options.seconds)}
+        measures = {"card": partial(_measure_card, card_code(checkpoint), options.seconds)}
         for wanted in PRECISIONS:
             target = folder / str(wanted)
             model, precision = export(str(checkpoint), wanted, options.repository, target)
             best = precision.value
             if best not in batches:
-                bare = stack.enter_context(worker(bare_model, str(model), "cuda" if gpu else "cpu"))
+                bare = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
                 served = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
                 batches[best] = best_batch(bare, BATCHES, options.seconds / 4)
                 measures[f"{best} bare"] = partial(bare, batch=batches[best], seconds=options.seconds)
@@ -61,6 +62,12 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         "card": table.figures(found["card"])["images_per_second"],
         "missed": judge(precisions, best),
     }
+
+
+def _measure_card(probabilities: Callable[[bytes], list[float]], seconds: float) -> dict[str, float]:
+    files = itertools.cycle(drawn())
+    times, elapsed = repeated(lambda: probabilities(next(files)), seconds)
+    return {"images_per_second": times / elapsed}
 
 
 def outcome(*sides: Sequence[Mapping[str, float]]) -> table.Result:

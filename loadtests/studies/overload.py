@@ -133,17 +133,7 @@ def page(result: table.Result) -> list[str]:
         ]
         for protocol, found in result["protocols"].items()
     ]
-    header = [
-        "protocol",
-        "capacity",
-        "offered",
-        "goodput",
-        "kept",
-        "queue full",
-        "waited",
-        "other errors",
-        "memory, MiB",
-    ]
+    header = ["protocol", "capacity", "offered", "goodput", "kept", "queue full", "waited", "other errors", "memory"]
     title = f"Too much to do, for {result['seconds']:g} s"
     return table.page_of(title, result, table.markdown_table(header, rows))
 

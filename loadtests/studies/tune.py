@@ -33,7 +33,7 @@ from loadtests.studies.serving import (
     serve,
     without_versions,
 )
-from loadtests.studies.worker import Ask, bare_model, worker
+from loadtests.studies.worker import Ask, bare_model
 
 IMAGE_CALLERS = 8
 SMALL_PAGES = TORCH_ENVIRONMENT | {"THP_MEM_ALLOC_ENABLE": "0"}
@@ -92,8 +92,8 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         for row in bare_rows(shipped, batch, cores()):
             process = row.precision, *row.environment.items()  # rows that agree in it share one
             if process not in workers:
-                model = str(models[row.precision])
-                workers[process] = stack.enter_context(worker(bare_model, model, "cpu", environment=row.environment))
+                bare = bare_model(models[row.precision], environment=row.environment)
+                workers[process] = stack.enter_context(bare)
             measures[row.factor, row.setting] = partial(workers[process], seconds=seconds / 4, **row.question)
         bare = sweep(measures, rounds)
     return {

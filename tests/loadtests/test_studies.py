@@ -16,7 +16,7 @@ from deepfake_deploy.export import Precision
 from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
 from loadtests.studies.serving import configuration_path, read_configuration
 from loadtests.studies.table import figure, markdown_table, ratio, shown, write_result
-from loadtests.studies.worker import bare_model, worker
+from loadtests.studies.worker import bare_model
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
 from loadtests.traffic.loops import Sample
 from tests.support.metrics import metric
@@ -220,7 +220,7 @@ def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
     model = repository / "deepfake_vs_real" / "1" / "model.pt"
     faults = []
     for environment in (tune.SMALL_PAGES, tune.GLIBC):
-        with worker(bare_model, str(model), "cpu", environment=environment) as bare:
+        with bare_model(model, environment=environment) as bare:
             bare(batch=16, seconds=0.0)
             faults.append(bare(batch=16, seconds=0.2)["faults_per_image"])
     kept, default = faults
@@ -232,8 +232,8 @@ def test_a_measuring_process_that_fails_says_why(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(b"no model")
     with (
-        pytest.raises(ChildProcessError, match=r"the bare_model worker failed: RuntimeError"),
-        worker(bare_model, str(model), "cpu"),
+        pytest.raises(ChildProcessError, match=r"the bare model failed: RuntimeError"),
+        bare_model(model),
     ):
         pass
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from loadtests.studies.serving import checkpoint_folder, export, memory_mib
 from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
-from loadtests.studies.worker import card_code, worker
+from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
 from loadtests.traffic.pool import Item, KnownAnswer, Stream
@@ -94,9 +94,8 @@ def _known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
         jpeg = io.BytesIO()
         Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
         files.append(jpeg.getvalue())
-    with worker(card_code, str(checkpoint), environment={}) as card:
-        scores = card(files=files)["probabilities"]
-    return [KnownAnswer(file, dict(zip(labels, each, strict=True))) for file, each in zip(files, scores, strict=True)]
+    probabilities = card_code(checkpoint)
+    return [KnownAnswer(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
 
 
 async def _visit(
