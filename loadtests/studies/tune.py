@@ -24,15 +24,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.capacity.resources import cores
-from loadtests.studies import table
-from loadtests.studies.serving import (
-    configuration_path,
-    export,
-    read_configuration,
-    saturating,
-    serve,
-    without_versions,
-)
+from loadtests.studies import serving, table
 from loadtests.studies.worker import Ask, bare_model
 
 IMAGE_CALLERS = 8
@@ -64,25 +56,25 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     if torch.cuda.is_available():
         raise ValueError("this is the sweep for a CPU; run `make gpu`, or hide the GPU with CUDA_VISIBLE_DEVICES=")
-    config = read_configuration(configuration_path(options.repository))
+    config = serving.read_configuration(serving.configuration_path(options.repository))
     batch, delay_us = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
     models: dict[Precision, Path] = {}
     for wanted in (None, Precision.FP32, Precision.BF16):
         if wanted not in models:
-            model, precision = export(options.model, wanted, options.repository, folder / f"exported-{wanted}")
+            model, precision = serving.export(options.model, wanted, options.repository, folder / f"exported-{wanted}")
             models[precision] = model
     shipped = next(iter(models))
     rounds, seconds = options.rounds, options.seconds
 
-    def serving(rows: list[Row], payload: Literal["pixels", "image"]) -> list[table.Result]:
+    def served(rows: list[Row], payload: Literal["pixels", "image"]) -> list[table.Result]:
         with contextlib.ExitStack() as stack:
             measures = {}
             for index, row in enumerate(rows):
                 table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
                 target = write_repository(options.repository, folder / f"{payload}-{index}", models[shipped], row)
                 at_once = 2 if row.changes.get("at_once") else 1
-                callers = saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
-                server = serve(target, callers, payload=payload, environment=row.environment)
+                callers = serving.saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
+                server = serving.serve(target, callers, payload=payload, environment=row.environment)
                 measures[row.factor, row.setting] = partial(stack.enter_context(server), seconds)
             return sweep(measures, rounds)
 
@@ -92,15 +84,15 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         for row in bare_rows(shipped, batch, cores()):
             process = row.precision, *row.environment.items()  # rows that agree in it share one
             if process not in workers:
-                bare = bare_model(models[row.precision], environment=row.environment)
-                workers[process] = stack.enter_context(bare)
+                opening = bare_model(models[row.precision], environment=row.environment)
+                workers[process] = stack.enter_context(opening)
             measures[row.factor, row.setting] = partial(workers[process], seconds=seconds / 4, **row.question)
         bare = sweep(measures, rounds)
     return {
         "circumstances": table.circumstances("tune", options.model),
         "bare": bare,
-        "served": serving(served_rows(batch, delay_us, cores()), "pixels"),
-        "images": serving(image_rows(), "image"),
+        "served": served(served_rows(batch, delay_us, cores()), "pixels"),
+        "images": served(image_rows(), "image"),
     }
 
 
@@ -187,12 +179,12 @@ def write_repository(source: Path, target: Path, model: Path, row: Row) -> Path:
 
     The ensemble and its decoder are left out where the batch size is not what theirs is.
     """
-    shutil.copytree(source, target, ignore=without_versions)
+    shutil.copytree(source, target, ignore=serving.without_versions)
     version = target / MODEL_NAME / str(FIRST_VERSION)
     version.mkdir()
     os.link(model, version / MODEL_FILE)
-    path = configuration_path(target, model=row.model)
-    config = read_configuration(path)
+    path = serving.configuration_path(target, model=row.model)
+    config = serving.read_configuration(path)
     change(config, **row.changes)
     path.write_text(text_format.MessageToString(config), encoding="utf-8")
     for name in ("deepfake_vs_real_image", "image_decoder") if "max_batch_size" in row.changes else ():

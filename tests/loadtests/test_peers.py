@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from aiohttp import web
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision
+from deepfake_deploy.export.contract import read_labels
 
 from loadtests.capacity.resources import family
 from loadtests.studies.peers import __main__ as peers
@@ -198,14 +201,14 @@ async def http_server(answer: Any, status: int = 200) -> AsyncIterator[tuple[str
     [("image", SCORES, "image"), ("images", [SCORES], "images"), (None, SCORES, "image/jpeg")],
 )
 async def test_an_http_server_gets_the_file_as_it_takes_it(field: str | None, answer: Any, name: str) -> None:
-    async with http_server(answer) as (url, got), http(field)(url) as send:
+    async with http_server(answer) as (url, got), http(field, url) as send:
         assert await send(FILE) == SCORES
     assert got == [(name, FILE)]
 
 
 @pytest.mark.parametrize(("answer", "status", "cause"), [("busy", 503, "HTTP 503"), ("yes", 200, WRONG_INVALID)])
 async def test_what_is_no_answer_is_told_apart(answer: str, status: int, cause: str) -> None:
-    async with http_server(answer, status) as (url, _), http()(url) as send:
+    async with http_server(answer, status) as (url, _), http(None, url) as send:
         sender = JudgingSender(send, KNOWN)
         assert await sender.send(sender.next()) == cause
 
@@ -235,7 +238,14 @@ def test_a_peer_that_cannot_start_says_why_in_one_line_and_leaves_nothing(tmp_pa
     ):
         pass
     child = int((tmp_path / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    deadline = time.monotonic() + 10
+    while (alive := runs(child)) and time.monotonic() < deadline:
+        time.sleep(0.1)  # it was killed, and takes a moment
+    assert not alive
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.slow
@@ -249,6 +259,15 @@ def test_a_stopped_peer_leaves_no_process(tmp_path: Path) -> None:
         processes = family(pid)
     assert len(processes) == 3
     assert not [each for each in processes if each.is_running()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["fastapi", "card"])
+def test_a_peer_answers_as_transformers_does(key: str, checkpoint: Path, repository: Path) -> None:
+    python = Path(sys.executable)  # gradio brings all that these two need
+    known = peers._known_answers(checkpoint, read_labels(repository))
+    with running(CONTESTANTS[key], python, checkpoint, repository, "fp32") as (url, _):
+        asyncio.run(peers._warm_up(CONTESTANTS[key], url, known))
 
 
 @pytest.mark.slow

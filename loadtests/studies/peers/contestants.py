@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import os
 import secrets
@@ -16,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -39,13 +39,9 @@ Send = Callable[[bytes], Awaitable[Mapping[str, float]]]
 Caller = Callable[[str], AbstractAsyncContextManager[Send]]
 
 
-def http(field: str | None = None) -> Caller:
-    """One POST to /classify for each image, as the body, or in this field of a form."""
-    return functools.partial(_http, field)
-
-
 @asynccontextmanager
-async def _http(field: str | None, url: str) -> AsyncIterator[Send]:
+async def http(field: str | None, url: str) -> AsyncIterator[Send]:
+    """One POST to /classify for each image, as the body, or in this field of a form."""
     connector = aiohttp.TCPConnector(limit=_MOST_CALLERS)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session:
 
@@ -122,10 +118,10 @@ _ALL = (
     Contestant(OURS, "embedded Triton, image bytes", triton),
     Contestant("triton-pixels", "embedded Triton, pixels", triton),
     Contestant("card", "the card's Gradio app", gradio, "card_app.py", fp32_only=True),
-    Contestant("fastapi", "FastAPI + transformers", http("image"), "fastapi_app.py"),
-    Contestant("litserve", "LitServe", http("image"), "litserve_app.py"),
-    Contestant("bentoml", "BentoML", http("images"), "bentoml_app.py"),
-    Contestant("ray", "Ray Serve", http(), "ray_app.py"),
+    Contestant("fastapi", "FastAPI + transformers", partial(http, "image"), "fastapi_app.py"),
+    Contestant("litserve", "LitServe", partial(http, "image"), "litserve_app.py"),
+    Contestant("bentoml", "BentoML", partial(http, "images"), "bentoml_app.py"),
+    Contestant("ray", "Ray Serve", partial(http, None), "ray_app.py"),
 )
 CONTESTANTS = {each.key: each for each in _ALL}
 
