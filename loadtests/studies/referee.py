@@ -104,7 +104,7 @@ def page(result: table.Result) -> list[str]:
 def run_locust(url: str, callers: int, seconds: float) -> Run:
     """A closed loop of `callers` that all begin at once, new pixels in every request."""
     command = [
-        *(sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--json", "--loglevel", "WARNING"),
+        *(sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--json"),
         *("--host", url, "-u", str(callers), "-r", str(callers), "-t", f"{seconds:.0f}s", "--known-rate", "0"),
         _USERS[url.partition("://")[0]],
     ]
@@ -174,16 +174,18 @@ def read_record(record: Mapping[str, Any]) -> Run:
 
 
 def _output_of(command: Sequence[str], seconds: float, **environment: str) -> str:
-    """What goes wrong is told by the program itself, on stderr."""
-    return subprocess.run(  # noqa: S603 - Locust, or the binary that `make referee` installed; no shell
+    done = subprocess.run(  # noqa: S603 - Locust, or the binary that `make referee` installed; no shell
         command,
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=seconds * 6 + 60,
-        check=True,
-    ).stdout
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-300:]
+        raise ValueError(f"{command[0]} failed with exit status {done.returncode}: {said}")
+    return done.stdout
 
 
 if __name__ == "__main__":
