@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from loadtests.studies.peers.comparison import best_peer
 from loadtests.studies.table import markdown_table, shown
@@ -37,45 +36,32 @@ def main() -> None:
 
 def table(results: Path) -> list[str]:
     """Lines of Markdown: what was measured, the figure, and the result that it is from."""
-
-    def read(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((results / name).read_text(encoding="utf-8"))
-        return found
-
-    ceiling, peers, cost = read("ceiling.json"), read("peers.json"), read("cost.json")
-    capacity, overload = read("capacity/report.json"), read("overload.json")
-    precisions = ceiling["precisions"]
-
-    def of_each(name: str) -> str:
-        return ", ".join(f"{precision} {shown(found[name])}" for precision, found in precisions.items())
-
+    names = ("ceiling", "peers", "cost", "overload", "capacity/report")
+    ceiling, peers, cost, overload, capacity = (json.loads((results / f"{name}.json").read_text()) for name in names)
     rows = [
-        ["Served ÷ the bare TorchScript model", of_each("served_to_bare"), "ceiling.md"],
-        ["Served ÷ the model card's own code (fp32)", of_each("served_to_card"), "ceiling.md"],
+        [what, ", ".join(f"{name} {shown(found[key])}" for name, found in ceiling["precisions"].items()), "ceiling.md"]
+        for what, key in (
+            ("Served ÷ the bare TorchScript model", "served_to_bare"),
+            ("Served ÷ the model card's own code (fp32)", "served_to_card"),
+        )
     ]
     for callers in (8, 32):
         found = {precision: best_peer(peers, precision, callers) for precision in peers["precisions"]}
         ratios = [f"{precision} {shown(best[1])} ({best[0]})" for precision, best in found.items() if best]
         rows.append([f"Served ÷ the best peer, {callers} callers", ", ".join(ratios), "peers.md"])
-    around = capacity["circumstances"]
-    held = "none found" if capacity["capacity"] is None else f"{capacity['capacity']:.3g} images per second"
-    precision = around["weights"].rpartition(", ")[2]
-    rows.append(
-        [
-            f"One replica holds, 95 % within {around['slo_p95_ms']:,.0f} ms",
-            f"{precision} {held}",
-            "capacity/report.html",
-        ]
-    )
-    kept = ", ".join(f"{found['kept']:.0%} over {name}" for name, found in overload["protocols"].items())
-    offered = overload["protocols"]["grpc"]["offered"] / overload["protocols"]["grpc"]["capacity"]
-    rows.append([f"Of its capacity it keeps when {offered:.0f} times as much is asked", kept, "overload.md"])
+    around, held = capacity["circumstances"], capacity["capacity"]
+    rate = "none found" if held is None else f"{held:.3g} images per second"
+    within = f"One replica holds, 95 % within {around['slo_p95_ms']:,.0f} ms"
+    rows.append([within, f"{around['weights'].rpartition(', ')[2]} {rate}", "capacity/report.html"])
+    protocols = overload["protocols"]
+    factor = protocols["grpc"]["offered"] / protocols["grpc"]["capacity"]
+    kept = ", ".join(f"{found['kept']:.0%} over {name}" for name, found in protocols.items())
+    rows.append([f"Of its capacity it keeps when {factor:.0f} times as much is asked", kept, "overload.md"])
     more = "; ".join(f"{name} {found['more']:+.1%}" for name, found in cost["callers"].items())
     rows.append(["The client's processor time, over bare tritonclient", more, "cost.md"])
     cells = [[what, figure, f"[{name}](loadtests/results/{name})"] for what, figure, name in rows]
-    return markdown_table(
-        [f"On {around['cores']} cores of an {around['processor']}", "measured", "result"], cells, words=3
-    )
+    header = [f"On {around['cores']} cores of an {around['processor']}", "measured", "result"]
+    return markdown_table(header, cells, words=3)
 
 
 if __name__ == "__main__":

@@ -1,133 +1,97 @@
-"""How near the served model comes to the bare one, and how far ahead of the model card's own code it is.
+"""The served model beside the bare TorchScript model, and beside the model card's own code in fp32.
 
-    python -m loadtests.studies.ceiling [--precision fp32 --precision auto] [--rounds 5]
+    python -m loadtests.studies.ceiling [--rounds 5]
 
-In one run, in turns: the bare TorchScript model in one process, at the batch size that is its best here; the embedded
-Triton at saturation, over gRPC with distinct pixels; and the card's code, transformers in fp32, one image at a time.
-Exit code 1 when the served model does less than 0.95 of the bare one, or with `auto` less than 1.8 times the card's code.
+In turns, in fp32 and in the precision that is fastest here. The bare model runs at its best batch size, the embedded
+Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from deepfake_deploy.export import MODEL_NAME, Precision
+from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
-from loadtests.studies.serving import Served, ServedRun, export, max_batch_size, saturating, serve
-from loadtests.studies.worker import Worker, bare_model, card_code
+from loadtests.studies.serving import checkpoint_folder, export, saturating, serve
+from loadtests.studies.worker import bare_model, best_batch, card_code, repeated
+from loadtests.traffic.answers import drawn
 
 SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
 BATCHES = (4, 8, 16, 32)
-
-
-@dataclass
-class Contest:
-    """One precision: the bare model and the served one, and their rounds."""
-
-    bare: Worker
-    served: Served
-    batch: int = 0
-    """The bare model's best."""
-    bare_rounds: list[float] = field(default_factory=list)
-    served_rounds: list[ServedRun] = field(default_factory=list)
-
-    def find_best_batch(self, batches: Sequence[int], seconds: float) -> None:
-        """By the better of two short rounds each, in turns; the rounds that count come after."""
-        rates = dict.fromkeys(batches, 0.0)
-        for batch in [*batches, *batches]:
-            rates[batch] = max(rates[batch], self._bare(batch, seconds))
-        self.batch = max(rates, key=lambda batch: rates[batch])
-
-    def round(self, seconds: float) -> None:
-        self.bare_rounds.append(self._bare(self.batch, seconds))
-        self.served_rounds.append(self.served.measure(seconds))
-
-    def _bare(self, batch: int, seconds: float) -> float:
-        return float(self.bare.ask(batch=batch, seconds=seconds)["images_per_second"])
+PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 
 
 def main() -> None:
-    parser = table.study_parser(__doc__, rounds=5)
-    parser.add_argument("--precision", action="append", choices=["fp32", "bf16", "auto"], help="may be repeated")
-    parser.add_argument(
-        "--seconds", type=table.seconds, default=12.0, help="of each measurement (default: %(default)s)"
-    )
-    table.run_study("ceiling", parser.parse_args(), measure, page)
+    parser = table.study_parser(__doc__, rounds=5, seconds=12.0, model=True)
+    table.run_study("ceiling", parser, measure, page)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     gpu = torch.cuda.is_available()
-    contests: dict[str, Contest] = {}
-    card_rounds, best = [], None
+    batches: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
-        for asked in options.precision or ["fp32", "auto"]:
-            target = folder / f"repository-{asked}"
-            wanted = None if asked == "auto" else Precision(asked)
-            model, precision = export(options.model, options.revision, wanted, options.repository, target)
-            if asked == "auto":
-                best = precision.value
-            if precision.value not in contests:
+        checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
+        measures = {"card": partial(_measure_card, card_code(checkpoint), options.seconds)}
+        for wanted in PRECISIONS:
+            target = folder / str(wanted)
+            model, precision = export(str(checkpoint), wanted, options.repository, target)
+            best = precision.value
+            if best not in batches:
                 bare = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
-                callers = saturating(max_batch_size(target, gpu=gpu))
-                contests[precision.value] = Contest(bare, stack.enter_context(serve(target, callers)))
-        card = stack.enter_context(
-            card_code(options.model, options.revision, options.repository / MODEL_NAME / "labels.txt")
-        )
-        for contest in contests.values():
-            contest.find_best_batch(BATCHES, options.seconds / 4)
-        for number in range(options.rounds):
-            table.tell(f"Round {number + 1} of {options.rounds}")
-            card_rounds.append(card.ask(seconds=options.seconds)["images_per_second"])
-            for contest in contests.values():
-                contest.round(options.seconds)
-    found = {name: outcome(contest, card_rounds) for name, contest in contests.items()}
+                served = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
+                batches[best] = best_batch(bare, BATCHES, options.seconds / 4)
+                measures[f"{best} bare"] = partial(bare, batch=batches[best], seconds=options.seconds)
+                measures[f"{best} served"] = partial(served, options.seconds)
+        found = table.in_turns(measures, options.rounds)
+    precisions = {
+        name: outcome(found[f"{name} bare"], found[f"{name} served"], found["card"]) | {"bare_batch": batch}
+        for name, batch in batches.items()
+    }
     return {
         "circumstances": table.circumstances("ceiling", options.model),
         "best": best,
-        "precisions": found,
-        "card": table.figure(card_rounds),
-        "missed": judge(found, best),
+        "precisions": precisions,
+        "card": table.figures(found["card"])["images_per_second"],
+        "missed": judge(precisions, best),
     }
 
 
-def outcome(contest: Contest, card_rounds: list[float]) -> table.Result:
-    """What the rounds of one precision come to."""
-    served = [run.images_per_second for run in contest.served_rounds]
+def _measure_card(probabilities: Callable[[bytes], list[float]], seconds: float) -> dict[str, float]:
+    files = itertools.cycle(drawn())
+    times, elapsed = repeated(lambda: probabilities(next(files)), seconds)
+    return {"images_per_second": times / elapsed}
+
+
+def outcome(*sides: Sequence[Mapping[str, float]]) -> table.Result:
+    """What the rounds of one precision come to: those of the bare model, the served one and the card's code."""
+    bare, served, card = ([each["images_per_second"] for each in rounds] for rounds in sides)
     return {
-        "bare": table.figure(contest.bare_rounds),
-        "bare_batch": contest.batch,
+        "bare": table.figure(bare),
         "served": table.figure(served),
-        "served_to_bare": table.ratio(served, contest.bare_rounds),
-        "served_to_card": table.ratio(served, card_rounds),
-        "batch": table.figure([run.batch for run in contest.served_rounds]),
-        "busy": table.figure([run.busy for run in contest.served_rounds]),
-        "generator_cores": table.figure([run.generator_cores for run in contest.served_rounds]),
+        "served_to_bare": table.ratio(served, bare),
+        "served_to_card": table.ratio(served, card),
+        **table.figures(sides[1]),
     }
 
 
-def judge(precisions: dict[str, table.Result], best: str | None) -> list[str]:
-    """What was promised and not kept; the medians of the rounds count.
-
-    Args:
-        best: the precision that is held against the card's code, None for none.
-    """
-    missed = []
-    for name, found in precisions.items():
-        if found["served_to_bare"]["median"] < SERVED_SHARE:
-            missed.append(
-                f"{name}: served {table.shown(found['served_to_bare'])} of the bare model, under {SERVED_SHARE}"
-            )
-        if name == best and found["served_to_card"]["median"] < CARD_FACTOR:
-            missed.append(
-                f"{name}: served {table.shown(found['served_to_card'])} times the card's own code, under {CARD_FACTOR}"
-            )
+def judge(precisions: dict[str, table.Result], best: str) -> list[str]:
+    """What was promised and not kept; the medians of the rounds count, and the best precision against the card's code."""
+    missed = [
+        f"{name}: served {table.shown(found['served_to_bare'])} of the bare model, under {SERVED_SHARE}"
+        for name, found in precisions.items()
+        if found["served_to_bare"]["median"] < SERVED_SHARE
+    ]
+    to_card = precisions[best]["served_to_card"]
+    if to_card["median"] < CARD_FACTOR:
+        missed.append(f"{best}: served {table.shown(to_card)} times the card's own code, under {CARD_FACTOR}")
     return missed
 
 
@@ -148,11 +112,7 @@ def page(result: table.Result) -> list[str]:
         "The served model beside the bare one and the model card's code",
         result,
         table.markdown_table(header, rows),
-        f"The card's own code, fp32, one image at a time: {table.shown(result['card'])}.",
-        "Images per second, median of the rounds (lowest–highest); the ratios are of the same round. The bare model runs at "
-        "the best of its batch sizes, with the server's allocator and OpenMP settings. Busy: share of the time in which the "
-        "backend had a batch.",
-        kept=f"Kept: at least {SERVED_SHARE} of the bare model, and with `auto` {CARD_FACTOR} times the card's code.",
+        f"The card's own code, fp32, one image at a time: {table.shown(result['card'])} images per second.",
     )
 
 

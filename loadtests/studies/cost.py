@@ -2,8 +2,7 @@
 
     python -m loadtests.studies.cost --grpc-url grpc://127.0.0.1:8001 --http-url http://127.0.0.1:8000
 
-Each protocol is measured from threads and from asyncio. CPU time is that of this process alone; images per second are
-also the server's, so compare them only between rows of one run. The two sides take turns in short rounds.
+From threads and from asyncio, in turns. CPU time is that of this process alone; images per second are also the server's.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -27,164 +25,130 @@ import tritonclient.http
 import tritonclient.http.aio
 from deepfake_client import AsyncDeepfakeClient, DeepfakeClient
 from deepfake_client.preprocessing import load_image, to_pixels
+from deepfake_deploy.export import MODEL_NAME
 from PIL import Image
 
 from loadtests.studies import table
 from loadtests.traffic.pool import picture
 
 CONCURRENCY = 16
-MODEL = "deepfake_vs_real"
 _PIXELS = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 #: Classifies so many images.
-Run = Callable[[int], None]
+Run = Callable[[int], Awaitable[object]]
 
 
 def main() -> None:
-    parser = table.study_parser(__doc__, rounds=7, model=False)
-    parser.add_argument("--grpc-url", default="grpc://127.0.0.1:8001")
-    parser.add_argument("--http-url", default="http://127.0.0.1:8000")
-    parser.add_argument("--images", type=int, default=200, help="images in a round (default: %(default)s)")
-    table.run_study("cost", parser.parse_args(), measure, page)
+    parser = table.study_parser(__doc__, rounds=7)
+    parser.add_argument("--grpc-url", default="grpc://127.0.0.1:8001", help="of the server")
+    parser.add_argument("--http-url", default="http://127.0.0.1:8000", help="of the same server")
+    parser.add_argument("--images", type=int, default=200, help="in a round")
+    table.run_study("cost", parser, lambda options, _: asyncio.run(measure(options)), page)
 
 
-def measure(options: argparse.Namespace, _: Path) -> table.Result:
-    costs = {}
-    for protocol, url in (("gRPC", options.grpc_url), ("HTTP", options.http_url)):
-        address = url.partition("://")[2]
-        threads = tritonclient.grpc if protocol == "gRPC" else tritonclient.http
-        tasks = tritonclient.grpc.aio if protocol == "gRPC" else tritonclient.http.aio
-        for name, ours, bare in (
-            ("threads", _our_threads(url), _bare_threads(threads, address)),
-            ("asyncio", _our_tasks(url), _bare_tasks(tasks, address)),
-        ):
+async def measure(options: argparse.Namespace) -> table.Result:
+    callers = {}
+    for protocol, url, module, aio in (
+        ("gRPC", options.grpc_url, tritonclient.grpc, tritonclient.grpc.aio),
+        ("HTTP", options.http_url, tritonclient.http, tritonclient.http.aio),
+    ):
+        for name, runs in (("threads", _threads(url, module)), ("asyncio", _tasks(url, aio))):
             table.tell(f"{protocol}, {name}")
-            with ours as our_run, bare as bare_run:
-                our_cost, bare_cost = _in_turns([our_run, bare_run], options)
-            more = our_cost["cpu_ms"]["median"] / bare_cost["cpu_ms"]["median"] - 1
-            costs[f"{protocol}, {name}"] = {"ours": our_cost, "bare": bare_cost, "more": more}
+            async with runs as (our_run, bare_run):
+                ours, bare = await _in_turns([our_run, bare_run], options.rounds, options.images)
+            more = ours["cpu_ms"]["median"] / bare["cpu_ms"]["median"] - 1
+            callers[f"{protocol}, {name}"] = {"ours": ours, "bare": bare, "more": more}
+    (decoding,) = await _in_turns([_decode], options.rounds, 100)
     return {
         "circumstances": table.circumstances("cost", "any: the model is not part of the cost"),
         "images": options.images,
-        "decode_ms": _decoding(options.rounds),
-        "callers": costs,
+        "decode_ms": decoding["cpu_ms"],
+        "callers": callers,
     }
 
 
-def _decoding(rounds: int) -> table.Result:
-    """CPU time to decode and resize a photo of 512 × 512."""
-    photo = io.BytesIO()
-    Image.fromarray(picture(512, np.random.default_rng(1))).save(photo, "JPEG", quality=90)
-    readings = []
-    for _ in range(rounds):
-        began = time.process_time()
-        for _ in range(100):
-            to_pixels(load_image(photo.getvalue()))
-        readings.append((time.process_time() - began) * 10)
-    return dict(table.figure(readings))
-
-
-def _in_turns(runs: list[Run], options: argparse.Namespace) -> list[table.Result]:
-    """CPU time of an image and images per second of each."""
-    cpu_ms: list[list[float]] = [[] for _ in runs]
-    rates: list[list[float]] = [[] for _ in runs]
-    for number in range(options.rounds + 1):
-        for index, run in enumerate(runs):
+async def _in_turns(runs: Sequence[Run], rounds: int, images: int) -> list[table.Result]:
+    """CPU time of an image and images per second of each. The first round connects and warms up."""
+    found: list[list[dict[str, float]]] = [[] for _ in runs]
+    for _ in range(rounds + 1):
+        for run, readings in zip(runs, found, strict=True):
             cpu, wall = time.process_time(), time.perf_counter()
-            run(options.images)
-            if number:  # the first round connects and warms up
-                rates[index].append(options.images / (time.perf_counter() - wall))
-                cpu_ms[index].append((time.process_time() - cpu) / options.images * 1000)
-    return [
-        {"cpu_ms": table.figure(cpu), "images_per_second": table.figure(rate)}
-        for cpu, rate in zip(cpu_ms, rates, strict=True)
-    ]
+            await run(images)
+            rate = images / (time.perf_counter() - wall)
+            readings.append({"cpu_ms": (time.process_time() - cpu) / images * 1000, "images_per_second": rate})
+    return [table.figures(readings[1:]) for readings in found]
 
 
-def page(result: table.Result) -> list[str]:
-    rows = []
-    for name, sides in result["callers"].items():
-        for side in ("ours", "bare"):
-            rows.append(
-                [name, side, table.shown(sides[side]["cpu_ms"], 3), table.shown(sides[side]["images_per_second"], 0)]
-            )
-        rows.append([name, "ours over bare", f"{sides['more']:+.1%}", ""])
-    return table.page_of(
-        "What one process pays for an image",
-        result,
-        table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
-        f"{CONCURRENCY} requests in flight, rounds of {result['images']} images in turns, medians (lowest–highest). CPU time "
-        "is the client's own; bare is tritonclient with the same tensor. Images per second depend on the batches that the "
-        "server happens to form.",
-        f"Decoding and resizing a photo of 512 × 512 takes {table.shown(result['decode_ms'], 2)} ms in addition.",
-    )
-
-
-@contextmanager
-def _our_threads(url: str) -> Iterator[Run]:
-    with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
-        yield lambda images: _exhaust(pool.map(lambda _: client.classify_pixels(_PIXELS), range(images)))
-
-
-@contextmanager
-def _bare_threads(module: Any, address: str) -> Iterator[Run]:
+@asynccontextmanager
+async def _threads(url: str, module: Any) -> AsyncIterator[tuple[Run, Run]]:
     own = threading.local()  # tritonclient's HTTP client must not be shared between threads
+    address = url.partition("://")[2]
     shared = module.InferenceServerClient(address) if module is tritonclient.grpc else None
 
-    def call(_: int) -> object:
+    def bare() -> object:
         if not hasattr(own, "client"):
             own.client = shared or module.InferenceServerClient(address)
         return own.client.infer(**_request(module)).as_numpy("probabilities")
 
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        yield lambda images: _exhaust(pool.map(call, range(images)))
+    with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
+
+        def run_of(call: Callable[[], object]) -> Run:
+            def exhaust(images: int) -> object:
+                return deque(pool.map(lambda _: call(), range(images)), maxlen=0)
+
+            return lambda images: asyncio.to_thread(exhaust, images)
+
+        yield run_of(lambda: client.classify_pixels(_PIXELS)), run_of(bare)
 
 
-def _exhaust(results: Iterator[object]) -> None:
-    deque(results, maxlen=0)
-
-
-@contextmanager
-def _our_tasks(url: str) -> Iterator[Run]:
-    with _tasks(lambda: AsyncDeepfakeClient(url), lambda client: client.classify_pixels(_PIXELS)) as run:
-        yield run
-
-
-@contextmanager
-def _bare_tasks(module: Any, address: str) -> Iterator[Run]:
-    async def call(client: Any) -> object:
-        return (await client.infer(**_request(module))).as_numpy("probabilities")
-
-    with _tasks(lambda: module.InferenceServerClient(address), call) as run:
-        yield run
-
-
-@contextmanager
-def _tasks(make: Callable[[], Any], call: Callable[[Any], Awaitable[object]]) -> Iterator[Run]:
-    loop = asyncio.new_event_loop()
-
-    async def connect() -> Any:
-        return make()
-
-    async def ask(images: int) -> None:
-        left = iter(range(images))
-
-        async def worker() -> None:
+@asynccontextmanager
+async def _tasks(url: str, module: Any) -> AsyncIterator[tuple[Run, Run]]:
+    def run_of(call: Callable[[], Awaitable[object]]) -> Run:
+        async def one_of_many(left: Iterator[int]) -> None:
             for _ in left:
-                await call(client)
+                await call()
 
-        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+        async def run(images: int) -> None:
+            left = iter(range(images))
+            await asyncio.gather(*(one_of_many(left) for _ in range(CONCURRENCY)))
 
-    client = loop.run_until_complete(connect())
-    yield lambda images: loop.run_until_complete(ask(images))
-    loop.run_until_complete(client.close())
-    loop.close()
+        return run
+
+    async with AsyncDeepfakeClient(url) as client, module.InferenceServerClient(url.partition("://")[2]) as bare_client:
+
+        async def bare() -> object:
+            return (await bare_client.infer(**_request(module))).as_numpy("probabilities")
+
+        yield run_of(lambda: client.classify_pixels(_PIXELS)), run_of(bare)
 
 
 def _request(module: Any) -> dict[str, Any]:
     tensor = module.InferInput("pixels", [1, *_PIXELS.shape], "UINT8")
     tensor.set_data_from_numpy(_PIXELS[np.newaxis])
     output = module.InferRequestedOutput("probabilities")
-    return {"model_name": MODEL, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
+    return {"model_name": MODEL_NAME, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
+
+
+async def _decode(images: int) -> None:
+    """Decodes and resizes photos of 512 × 512."""
+    photo = io.BytesIO()
+    Image.fromarray(picture(512, np.random.default_rng(1))).save(photo, "JPEG", quality=90)
+    for _ in range(images):
+        to_pixels(load_image(photo.getvalue()))
+
+
+def page(result: table.Result) -> list[str]:
+    rows = []
+    for name, sides in result["callers"].items():
+        for side in ("ours", "bare"):
+            cpu, rate = sides[side]["cpu_ms"], sides[side]["images_per_second"]
+            rows.append([name, side, table.shown(cpu, 3), table.shown(rate, 0)])
+        rows.append([name, "ours over bare", f"{sides['more']:+.1%}", ""])
+    return table.page_of(
+        "What one process pays for an image",
+        result,
+        table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
+        f"Decoding and resizing a photo of 512 × 512 takes {table.shown(result['decode_ms'], 2)} ms in addition.",
+    )
 
 
 if __name__ == "__main__":

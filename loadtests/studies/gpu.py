@@ -2,105 +2,109 @@
 
     python -m loadtests.studies.gpu [--generators 8] [--rounds 3]
 
-Measures the chip's matrix peak (one large product); the bare TorchScript model at the batch size that is its best; and
-the embedded Triton at saturation, over gRPC with distinct pixels from several client processes. Exit code 1 when the bare
-model stays under 50 % of the matrix peak, or the served one under 80 % of the bare one, or when there is no GPU.
-`--device cpu` tries the script.
+The chip's matrix peak (one large product), the bare TorchScript model at its best batch size, and the embedded Triton at
+saturation, over gRPC with distinct pixels.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from deepfake_deploy.export import Precision
 
 from loadtests.capacity.resources import cores
 from loadtests.studies import table
-from loadtests.studies.ceiling import Contest
-from loadtests.studies.serving import ServedRun, export, max_batch_size, saturating, serve
-from loadtests.studies.worker import bare_model, matrix_peak
+from loadtests.studies.serving import export, saturating, serve
+from loadtests.studies.worker import QUEUED_PASSES, bare_model, best_batch, repeated
 
 FLOP_PER_IMAGE = 35.0e9  # SigLIP base, patch 16, 224 × 224
 BARE_SHARE, SERVED_SHARE = 0.5, 0.8
 BATCHES = (8, 16, 32, 64, 128, 256)
+MATRIX_SIZE = 8192
 
 
 def main() -> None:
-    parser = table.study_parser(__doc__, rounds=3)
-    add = parser.add_argument
-    add("--device", choices=["cuda", "cpu"], default="cuda", help="(default: %(default)s)")
-    add("--generators", type=int, default=max(1, min(8, cores() // 2)), help="client processes (default: %(default)s)")
-    add("--seconds", type=table.seconds, default=20.0, help="of a round (default: %(default)s)")
-    add("--matrix-size", type=int, default=8192, help="of the product (default: %(default)s)")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("gpu: no CUDA device here; `make tune` and `make ceiling` measure a CPU", file=sys.stderr)
-        sys.exit(1)
-    table.run_study("gpu", options, measure, page)
+    parser = table.study_parser(__doc__, rounds=3, seconds=20.0, model=True)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="of the model")
+    parser.add_argument("--generators", type=int, default=max(1, min(8, cores() // 2)), help="client processes")
+    table.run_study("gpu", parser, measure, page)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     gpu = options.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        raise ValueError("no CUDA device here; `make tune` and `make ceiling` measure a CPU")
     precision = Precision.FP16 if gpu else Precision.BF16
-    with matrix_peak(options.device) as worker:
-        dtype = str(precision.dtype).partition(".")[2]
-        peak = worker.ask(dtype=dtype, size=options.matrix_size, seconds=3.0)["flops_per_second"]
     target = folder / "repository"
-    model, _ = export(options.model, options.revision, precision, options.repository, target)
-    callers = saturating(max_batch_size(target, gpu=gpu))
+    model, _ = export(options.model, precision, options.repository, target)
+    callers = saturating(target, gpu=gpu)
     with (
         bare_model(model, options.device) as bare,
         serve(target, callers, generators=options.generators) as served,
     ):
-        contest = Contest(bare, served)
-        contest.find_best_batch(BATCHES, options.seconds / 4)
-        for number in range(options.rounds):
-            table.tell(f"Round {number + 1} of {options.rounds}")
-            contest.round(options.seconds)
+        batch = best_batch(bare, BATCHES, options.seconds / 4)
+        bare_run, served_run = partial(bare, batch=batch, seconds=options.seconds), partial(served, options.seconds)
+        found = table.in_turns({"bare": bare_run, "served": served_run}, options.rounds)
     result = {
         "circumstances": table.circumstances("gpu", options.model),
         "precision": precision.value,
-        "peak": peak,
-        "bare": table.figure(contest.bare_rounds),
-        "bare_batch": contest.batch,
-        "served": table.figure([run.images_per_second for run in contest.served_rounds]),
+        "peak": _matrix_peak(options.device, precision.dtype),
+        **{name: table.figures(rounds) for name, rounds in found.items()},
+        "bare_batch": batch,
         "generators": options.generators,
-        "mean": {name: fmean(getattr(run, name) for run in contest.served_rounds) for name in ServedRun.__slots__},
     }
     return result | {"missed": judge(result)}
 
 
+def _matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of one product."""
+    # Normal numbers: a chip at its power limit multiplies zeros faster.
+    left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(left)
+
+    def run() -> None:
+        for _ in range(QUEUED_PASSES):
+            torch.mm(left, right, out=product)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    run()
+    times, elapsed = repeated(run, 3.0)
+    return 2.0 * MATRIX_SIZE**3 * times * QUEUED_PASSES / elapsed
+
+
 def judge(result: table.Result) -> list[str]:
     """What was promised and not kept; medians count."""
-    missed, bare = [], result["bare"]["median"]
-    if (share := bare * FLOP_PER_IMAGE / result["peak"]) < BARE_SHARE:
-        missed.append(f"the bare model uses {share:.0%} of the measured matrix peak, under {BARE_SHARE:.0%}")
-    if (share := result["served"]["median"] / bare) < SERVED_SHARE:
-        missed.append(f"the served model does {share:.0%} of the bare one, under {SERVED_SHARE:.0%}")
+    missed = []
+    of_peak, of_bare = _shares(result)
+    if of_peak < BARE_SHARE:
+        missed.append(f"the bare model uses {of_peak:.0%} of the measured matrix peak, under {BARE_SHARE:.0%}")
+    if of_bare < SERVED_SHARE:
+        missed.append(f"the served model does {of_bare:.0%} of the bare one, under {SERVED_SHARE:.0%}")
     return missed
 
 
+def _shares(result: table.Result) -> tuple[float, float]:
+    """The bare model's of the matrix peak, and the served one's of the bare one."""
+    bare, served = (result[name]["images_per_second"]["median"] for name in ("bare", "served"))
+    return bare * FLOP_PER_IMAGE / result["peak"], served / bare
+
+
 def page(result: table.Result) -> list[str]:
-    mean, bare, peak = result["mean"], result["bare"]["median"], result["peak"]
-    inside = mean["batch"] / mean["compute_ms"] * 1000
+    of_peak, of_bare = _shares(result)
     facts = [
-        f"- Matrix peak in {result['precision']}, measured: {peak / 1e12:.2f} TFLOP/s; an image takes "
-        f"{FLOP_PER_IMAGE / 1e9:.1f} GFLOP.",
-        f"- Bare model: {table.shown(result['bare'])} images/s in batches of {result['bare_batch']}, "
-        f"{bare * FLOP_PER_IMAGE / peak:.0%} of the peak.",
-        f"- Served: {table.shown(result['served'])} images/s from {result['generators']} client processes, "
-        f"{result['served']['median'] / bare:.0%} of the bare model.",
-        f"- Mean batch {mean['batch']:.1f}; a request waits {mean['queue_ms']:.1f} ms and computes {mean['compute_ms']:.1f} ms.",
-        f"- The backend has a batch for {mean['busy']:.0%} of the time, and does {inside:.0f} images/s while it has one. The "
-        "rest is between the batches.",
-        f"- The client processes use {mean['generator_cores']:.1f} cores; the server {mean['memory_mib']:.0f} MiB of the host.",
+        ["matrix peak, TFLOP/s", f"{result['peak'] / 1e12:.2f} in {result['precision']}"],
+        ["bare, images/s", f"{table.shown(result['bare']['images_per_second'])} in batches of {result['bare_batch']}"],
+        ["bare ÷ peak, served ÷ bare", f"{of_peak:.0%}, {of_bare:.0%}"],
+        ["client processes", str(result["generators"])],
+        *([f"served, {name}", table.shown(each)] for name, each in result["served"].items()),
     ]
-    kept = "Kept: 50 % of the peak bare, 80 % of that served."
-    return table.page_of("How much of the chip the model uses", result, facts, kept=kept)
+    return table.page_of(
+        "How much of the chip the model uses", result, table.markdown_table(["what", "measured"], facts)
+    )
 
 
 if __name__ == "__main__":

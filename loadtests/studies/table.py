@@ -10,9 +10,10 @@ import datetime
 import json
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,66 +24,63 @@ from deepfake_deploy.export import STAND_IN, ExportError
 
 from loadtests.capacity.resources import cores, processor_name
 
-RESULTS = Path("loadtests/results")
-
 #: Median, lowest and highest of the rounds of one measurement.
 Figure = Mapping[str, float]
 Result = dict[str, Any]
 
 
-def study_parser(description: str | None, *, rounds: int, model: bool = True) -> argparse.ArgumentParser:
-    """A parser with --output, --rounds and --repository, and with --model and --revision where a model is exported."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--repository", type=Path, default=Path("model_repository"), help="whose configuration is served")
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The description as it stands, and every option's default."""
+
+
+def study_parser(
+    description: str | None, *, rounds: int | None = None, seconds: float | None = None, model: bool = False
+) -> argparse.ArgumentParser:
+    """A parser with --output and --repository; and with --rounds, --seconds and --model where a study has them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=_Help)
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="whose configuration is served"
+    )
+    parser.add_argument("--output", type=Path, default=Path("loadtests/results"), help="folder of the result")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="of every measurement, in turns")
+    if seconds is not None:
+        parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
     if model:
-        add("--model", default=STAND_IN, help="Hub id, local folder or «stand-in» (default: %(default)s)")
-        add("--revision", help="of a Hub id")
-    add("--rounds", type=_at_least_one, default=rounds, help="(default: %(default)s)")
-    add("--output", type=Path, default=RESULTS, help="folder of the result (default: %(default)s)")
+        parser.add_argument("--model", default=STAND_IN, help="Hub id, local folder or «stand-in»")
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def seconds(text: str) -> float:
-    """A type for argparse."""
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
 
 
 def run_study(
     name: str,
-    options: argparse.Namespace,
+    parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace, Path], Result],
     page: Callable[[Result], list[str]],
 ) -> NoReturn:
-    """Measures, writes NAME.md and NAME.json to `options.output`, and prints the page.
+    """Measures, writes NAME.md and NAME.json to `--output`, and prints the page.
 
     Ends with 0; 1 when something failed, after which the old result is still there, or when the result has `missed`;
-    130 when it was interrupted.
+    2 for wrong options; 130 when it was interrupted.
 
     Args:
         measure: from the options and a folder for its files to the result.
     """
+    options = parser.parse_args()
+    if min(getattr(options, name, 1) for name in ("rounds", "seconds")) <= 0:
+        parser.error("--rounds and --seconds must be above 0")
     try:
         with tempfile.TemporaryDirectory(prefix=f"deepfake-{name}-") as folder:
             result = measure(options, Path(folder))
         lines = write_result(name, options.output, result, page)
-    except (ExportError, EmbeddedTritonError, DeepfakeError, OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+    except (ExportError, EmbeddedTritonError, DeepfakeError, OSError, ValueError, subprocess.SubprocessError) as error:
+        tell(f"{name}: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing was written", file=sys.stderr)
+        tell(f"{name}: interrupted")
         sys.exit(130)
     print("\n".join(lines))
     for reason in result.get("missed", []):
-        print(f"{name}: {reason}", file=sys.stderr)
+        tell(f"{name}: {reason}")
     sys.exit(1 if result.get("missed") else 0)
 
 
@@ -95,34 +93,50 @@ def write_result(name: str, folder: Path, result: Result, page: Callable[[Result
     return lines
 
 
-def page_of(title: str, result: Result, *blocks: str | list[str], kept: str = "") -> list[str]:
-    """Lines of Markdown: paragraphs and tables, and at the end what was missed, or kept."""
-    lines = [f"# {title}", "", *result["circumstances"]]
+def page_of(title: str, result: Result, *blocks: str | list[str]) -> list[str]:
+    """Lines of Markdown: paragraphs and tables, and at the end what was missed."""
+    lines = [f"# {title}", "", *result["circumstances"], "[Columns and targets](../README.md#studies)."]
     for block in blocks:
         lines += ["", *([block] if isinstance(block, str) else block)]
     if "missed" in result:
-        lines += ["", f"Missed: {'; '.join(result['missed'])}." if result["missed"] else kept]
+        lines += ["", f"Targets missed: {'; '.join(result['missed']) or 'none'}."]
     return lines
 
 
-def circumstances(name: str, model: str) -> list[str]:
+def circumstances(name: str, weights: str) -> list[str]:
     """Lines that say when, on what and with which versions."""
     import torch
 
-    capabilities = torch.cpu.get_capabilities()
-    formats = [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    formats = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     command = shlex.join(["python", "-m", f"loadtests.studies.{name}", *sys.argv[1:]])
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "nvidia-pytriton"))
     return [
-        f"`{command}`, {datetime.date.today().isoformat()}: {processor_name()}, {cores()} cores"
+        f"`{command}`, {datetime.date.today()}: {processor_name()}, {cores()} cores"
         f" ({', '.join(formats) or 'no bf16 products'}), {device}.",
-        f"Load, server and model share the machine. Weights: {model}. torch {torch.__version__}, transformers "
-        f"{version('transformers')}, pytriton {version('nvidia-pytriton')}.",
+        f"Load, server and model share the machine. Weights: {weights}. {versions}.",
     ]
 
 
 def figure(rounds: Sequence[float]) -> Figure:
     return {"median": statistics.median(rounds), "low": min(rounds), "high": max(rounds)}
+
+
+def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    """A figure for each name of the rounds."""
+    return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
+
+
+def in_turns(
+    measures: Mapping[Hashable, Callable[[], Mapping[str, float]]], rounds: int
+) -> dict[Any, list[Mapping[str, float]]]:
+    """What each measurement finds in each round; they take turns, so that a slow minute meets all alike."""
+    found: dict[Any, list[Mapping[str, float]]] = {name: [] for name in measures}
+    for number in range(rounds):
+        tell(f"Round {number + 1} of {rounds}")
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return found
 
 
 def ratio(rounds: Sequence[float], others: Sequence[float]) -> Figure:

@@ -30,7 +30,8 @@ PERF_ANALYZER = ROOT / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
 def run(study: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of a study's command; its result is in `folder`."""
     name = study.__name__.rpartition(".")[2]
-    monkeypatch.setattr(sys, "argv", [name, "--output", str(folder), "--rounds", "1", *arguments])
+    rounds = () if study is overload else ("--rounds", "1")
+    monkeypatch.setattr(sys, "argv", [name, "--output", str(folder), *rounds, *arguments])
     with pytest.raises(SystemExit) as ended:
         study.main()
     return int(ended.value.code or 0)
@@ -85,7 +86,6 @@ def test_a_served_model_that_loses_too_much_is_named() -> None:
 def test_the_card_is_held_against_the_best_precision_alone() -> None:
     found = {"fp32": outcome(0.97, 1.0), "bf16": outcome(0.99, 1.78)}
     assert ceiling.judge(found, "bf16") == ["bf16: served 1.78 times the card's own code, under 1.8"]
-    assert ceiling.judge(found, None) == []
 
 
 @pytest.mark.slow
@@ -96,7 +96,9 @@ def test_the_ceiling_is_measured_and_its_table_written(
     monkeypatch.setattr(ceiling, "SERVED_SHARE", 0.0)
     monkeypatch.setattr(ceiling, "BATCHES", (4, 8))
     model = ["--model", str(checkpoint), "--repository", str(repository)]
-    assert run(ceiling, tmp_path, monkeypatch, *model, "--precision", "fp32", "--seconds", "0.5") == 0
+    monkeypatch.setattr(ceiling, "PRECISIONS", (Precision.FP32,))
+    monkeypatch.setattr(ceiling, "CARD_FACTOR", 0.0)
+    assert run(ceiling, tmp_path, monkeypatch, *model, "--seconds", "0.5") == 0
     found = result(tmp_path, "ceiling")["precisions"]["fp32"]
     bare, served = (found[name]["median"] for name in ("bare", "served"))
     assert found["served_to_bare"]["median"] == pytest.approx(served / bare)
@@ -106,7 +108,8 @@ def test_the_ceiling_is_measured_and_its_table_written(
 
 
 def gpu_result(bare: float, served: float) -> dict[str, Any]:
-    return {"peak": 790e12, "bare": {"median": bare}, "served": {"median": served}}
+    rates = {name: {"images_per_second": {"median": rate}} for name, rate in (("bare", bare), ("served", served))}
+    return {"peak": 790e12, **rates}
 
 
 def test_half_of_the_peak_bare_and_four_fifths_of_it_served_are_enough() -> None:
@@ -138,12 +141,13 @@ def test_the_gpus_whole_way_on_the_cpu(
     monkeypatch.setattr(gpu, "BARE_SHARE", 0.0)
     monkeypatch.setattr(gpu, "SERVED_SHARE", 0.0)
     monkeypatch.setattr(gpu, "BATCHES", (2,))
+    monkeypatch.setattr(gpu, "MATRIX_SIZE", 256)
     model = ["--device", "cpu", "--model", str(checkpoint), "--repository", str(repository)]
-    assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--matrix-size", "256", "--generators", "2") == 0
+    assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--generators", "2") == 0
     found = result(tmp_path, "gpu")
     assert found["bare_batch"] == 2
-    assert found["mean"]["batch"] > 1
-    assert "from 2 client processes" in (tmp_path / "gpu.md").read_text()
+    assert found["served"]["batch"]["median"] > 1
+    assert "| client processes | 2 |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_each_row_differs_from_what_is_shipped_in_one_setting() -> None:
@@ -202,7 +206,7 @@ def test_the_sweep_measures_what_is_shipped_and_what_is_not(
     monkeypatch.setattr(tune, "served_rows", lambda *shipped: served_rows(*shipped)[:1])
     monkeypatch.setattr(tune, "image_rows", lambda: image_rows()[:1])
     model = ["--model", str(checkpoint), "--repository", str(repository)]
-    assert run(tune, tmp_path, monkeypatch, *model, "--bare-seconds", "0.05", "--served-seconds", "0.5") == 0
+    assert run(tune, tmp_path, monkeypatch, *model, "--seconds", "0.5") == 0
     found = result(tmp_path, "tune")
     assert [row["factor"] for row in found["bare"]] == ["as shipped", "precision", "batch size"]
     assert found["images"][0]["p99_ms"]["median"] > 0
@@ -217,8 +221,8 @@ def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
     faults = []
     for environment in (tune.SMALL_PAGES, tune.GLIBC):
         with bare_model(model, environment=environment) as bare:
-            bare.ask(batch=16, seconds=0.0)
-            faults.append(bare.ask(batch=16, seconds=0.2)["faults_per_image"])
+            bare(batch=16, seconds=0.0)
+            faults.append(bare(batch=16, seconds=0.2)["faults_per_image"])
     kept, default = faults
     assert kept < default / 4
 
@@ -227,7 +231,10 @@ def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
 def test_a_measuring_process_that_fails_says_why(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(b"no model")
-    with pytest.raises(ChildProcessError, match=r"the bare worker failed: RuntimeError"), bare_model(model):
+    with (
+        pytest.raises(ChildProcessError, match=r"the bare model failed: RuntimeError"),
+        bare_model(model),
+    ):
         pass
 
 
@@ -252,7 +259,7 @@ def sample(full: int = 1000, full_ms: float = 50.0, waited_ms: float = 30_500.0,
 def test_an_overload_that_was_not_borne_is_named(
     seen: Sample, capacity: float, memory: list[float], reason: str | None
 ) -> None:
-    found = {"grpc": overload.outcome(capacity, 4 * capacity, seen, 90.0, memory)}
+    found = {"grpc": overload.outcome(capacity, seen, 90.0, memory)}
     assert overload.judge(found, 30.0) == ([] if reason is None else [f"grpc: {reason}"])
 
 
@@ -305,12 +312,12 @@ def statistics(**changes: Any) -> str:
 
 
 def test_a_record_is_counted_from_the_first_request_to_the_last_answer() -> None:
-    assert referee.read_record(record((10, 11, 1), (10, 12, 2), (11, 12, 3))) == referee.Run(1.5, 1000.0)
-    assert referee.read_statistics(statistics()) == referee.Run(2.0, 300.0)
+    assert referee.read_record(record((10, 11, 1), (10, 12, 2), (11, 12, 3))) == {"throughput": 1.5, "p50_ms": 1000.0}
+    assert referee.read_statistics(statistics()) == {"throughput": 2.0, "p50_ms": 300.0}
 
 
 def test_an_image_that_perf_analyzer_sent_twice_is_an_error() -> None:
-    with pytest.raises(referee.RunError, match="3 requests with only 2 different images"):
+    with pytest.raises(ValueError, match="3 requests with only 2 different images"):
         referee.read_record(record((10, 11, 1), (10, 12, 2), (11, 12, 1)))
 
 
@@ -320,21 +327,17 @@ def test_an_image_that_perf_analyzer_sent_twice_is_an_error() -> None:
         (statistics(num_failures=1), "1 of Locust's 4 requests failed"),
         (statistics(num_requests=0, response_times={}), "made no request"),
         ("[]", "made no request"),
-        ("no JSON", "made no request"),
     ],
 )
 def test_a_run_that_measured_nothing_is_an_error(text: str, reason: str) -> None:
-    with pytest.raises(referee.RunError, match=reason):
+    with pytest.raises(ValueError, match=reason):
         referee.read_statistics(text)
 
 
 @pytest.mark.parametrize(("rate", "agrees"), [(1.0, True), (1.1, True), (1.11, False), (0.91, True), (0.9, False)])
 def test_they_agree_within_the_tolerance_in_both_directions(rate: float, agrees: bool) -> None:
-    runs = {
-        "perf_analyzer": [referee.Run(rate * each, 800.0) for each in (0.5, 1.0, 3.0)],
-        "locust": [referee.Run(each, 800.0) for each in (0.5, 1.0, 3.0)],
-    }
-    apart = referee.judge({"grpc, 8 callers": referee.compare(runs)}, 0.1)
+    theirs, ours = ([{"throughput": by * each, "p50_ms": 800.0} for each in (0.5, 1.0, 3.0)] for by in (rate, 1.0))
+    apart = referee.judge({"grpc, 8 callers": referee.compare(theirs, ours)})
     assert apart == ([] if agrees else [f"grpc, 8 callers: throughput, ratio {rate:.3f}"])
 
 
@@ -348,11 +351,11 @@ def test_without_perf_analyzer_it_says_how_to_get_it(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not PERF_ANALYZER.is_file(), reason="perf_analyzer is not installed; `make referee` does it")
-def test_perf_analyzer_runs_over_both_protocols(triton: EmbeddedTriton) -> None:
-    with referee.prepared(PERF_ANALYZER) as perf_analyzer:
-        for url in (triton.grpc_url, triton.http_url):
-            before = metric(triton.metrics_url, "nv_inference_request_success")
-            found = perf_analyzer.run(url, callers=2, rate=6.0, run_seconds=1.0)
-            assert found.throughput > 0
-            assert 0 < found.p50_ms < 60_000
-            assert metric(triton.metrics_url, "nv_inference_request_success") > before
+def test_perf_analyzer_runs_over_both_protocols(triton: EmbeddedTriton, tmp_path: Path) -> None:
+    referee.prepare(PERF_ANALYZER, tmp_path)
+    for url in (triton.grpc_url, triton.http_url):
+        before = metric(triton.metrics_url, "nv_inference_request_success")
+        found = referee.run_perf_analyzer(PERF_ANALYZER, tmp_path, url, callers=1, rate=6.0, seconds=1.0)
+        assert found["throughput"] > 0
+        assert 0 < found["p50_ms"] < 60_000
+        assert metric(triton.metrics_url, "nv_inference_request_success") > before

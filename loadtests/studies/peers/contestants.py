@@ -1,34 +1,102 @@
-"""Who is measured, how each is set up and called, and its server as a process that leaves nothing behind."""
+"""Who is measured, how each is called, and its server as a process that leaves nothing behind."""
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import contextlib
+import itertools
 import os
-import re
 import secrets
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+import aiohttp
 import psutil
+from deepfake_client import AsyncDeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 
-from loadtests.capacity.resources import family
+from loadtests.capacity.resources import cores, family
 
-from .callers import Call
-
-HOST = "127.0.0.1"
 _SERVERS = Path(__file__).with_name("servers")
-_READY_SECONDS = 180.0
+_LISTENING_SECONDS = 180.0
 _STOP_SECONDS = 10.0
+#: Nobody waits longer: 32 callers of two cores in fp32 wait for some nine seconds.
+DEADLINE_SECONDS = 90.0
+_MOST_CALLERS = 512
+
+Send = Callable[[bytes], Awaitable[Mapping[str, float]]]
+#: Opens a caller of the server at a URL.
+Caller = Callable[[str], AbstractAsyncContextManager[Send]]
+
+
+@asynccontextmanager
+async def http(field: str | None, url: str) -> AsyncIterator[Send]:
+    """One POST to /classify for each image, as the body, or in this field of a form."""
+    connector = aiohttp.TCPConnector(limit=_MOST_CALLERS)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            data, headers = file, {"Content-Type": "image/jpeg"}
+            if field is not None:
+                data, headers = aiohttp.FormData(), {}
+                data.add_field(field, file, filename="image.jpg", content_type="image/jpeg")
+            async with session.post(f"{url}/classify", data=data, headers=headers) as answer:
+                answer.raise_for_status()
+                found = await answer.json()
+            return found[0] if isinstance(found, list) else found
+
+        yield send
+
+
+@asynccontextmanager
+async def triton(url: str) -> AsyncIterator[Send]:
+    """This project's client, without retries: image bytes over HTTP, or pixels over gRPC."""
+    async with AsyncDeepfakeClient(
+        url,
+        decode="server" if url.startswith("http") else "client",
+        max_retries=0,
+        timeout=DEADLINE_SECONDS,
+        max_connections=_MOST_CALLERS,
+    ) as client:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            return (await client.classify(file)).scores
+
+        yield send
+
+
+@asynccontextmanager
+async def gradio(url: str) -> AsyncIterator[Send]:
+    """`gradio_client`, which has threads of its own and uploads files that lie on the disk."""
+    import gradio_client
+
+    options = {"verbose": False, "analytics_enabled": False, "download_files": False, "max_workers": _MOST_CALLERS}
+    client = await asyncio.to_thread(gradio_client.Client, url, **options)
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory(prefix="deepfake-peers-") as folder:
+
+        async def send(file: bytes) -> Mapping[str, float]:
+            path = Path(folder) / f"{next(numbers)}.jpg"
+            path.write_bytes(file)
+            job = client.submit(gradio_client.handle_file(path), api_name="/classify")
+            try:
+                answer = await asyncio.wait_for(asyncio.wrap_future(job.future), DEADLINE_SECONDS)
+            except asyncio.CancelledError:  # what it does with its jobs when its connection is lost
+                raise ConnectionError("gradio_client cancelled the job") from None
+            return {each["label"]: each["confidence"] for each in answer["confidences"]}
+
+        yield send
+        await asyncio.to_thread(client.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +106,22 @@ class Contestant:
     key: str
     """For `--only`, and in peers.json."""
     name: str
-    call: Call
+    caller: Caller
     program: str = ""
     """Of servers/; empty for the embedded Triton."""
     fp32_only: bool = False
-    warm_up_requests: int = 2
-    """One after the other, before it is measured."""
-
-    @property
-    def is_triton(self) -> bool:
-        return not self.program
-
-    @property
-    def setup(self) -> str:
-        """One line for the table: what its program says of itself."""
-        if not self.is_triton:
-            return (ast.get_docstring(ast.parse((_SERVERS / self.program).read_text())) or "").partition("\n")[0]
-        return "model_repository/ as it is; " + ("image bytes over HTTP" if self.key == OURS else "pixels over gRPC")
 
 
 #: What is judged against the peers: it takes what all of them take.
 OURS = "triton-image"
 _ALL = (
-    Contestant(OURS, "embedded Triton, image bytes", "triton-image"),
-    Contestant("triton-pixels", "embedded Triton, pixels", "triton-pixels"),
-    Contestant("card", "the card's Gradio app", "gradio", "card_app.py", fp32_only=True),
-    Contestant("fastapi", "FastAPI + transformers", "file", "fastapi_app.py"),
-    Contestant("litserve", "LitServe", "file", "litserve_app.py"),
-    # Its dispatcher learns from the first eleven batches, and waits for more meanwhile.
-    Contestant("bentoml", "BentoML", "files", "bentoml_app.py", warm_up_requests=12),
-    Contestant("ray", "Ray Serve", "body", "ray_app.py"),
+    Contestant(OURS, "embedded Triton, image bytes", triton),
+    Contestant("triton-pixels", "embedded Triton, pixels", triton),
+    Contestant("card", "the card's Gradio app", gradio, "card_app.py", fp32_only=True),
+    Contestant("fastapi", "FastAPI + transformers", partial(http, "image"), "fastapi_app.py"),
+    Contestant("litserve", "LitServe", partial(http, "image"), "litserve_app.py"),
+    Contestant("bentoml", "BentoML", partial(http, "images"), "bentoml_app.py"),
+    Contestant("ray", "Ray Serve", partial(http, None), "ray_app.py"),
 )
 CONTESTANTS = {each.key: each for each in _ALL}
 
@@ -78,63 +132,34 @@ class ServerError(Exception):
 
 @contextlib.contextmanager
 def running(
-    contestant: Contestant, python: Path, checkpoint: Path, repository: Path, precision: str, threads: int
+    contestant: Contestant, python: Path, checkpoint: Path, repository: Path, precision: str
 ) -> Iterator[tuple[str, int]]:
     """URL and pid of a server, from when it listens until it and all its processes are gone.
 
     Args:
-        python: of the peers' environment.
-        repository: of the embedded Triton.
+        python: of the peers' environment, for a peer with the checkpoint.
+        repository: for the embedded Triton.
     """
-    if not contestant.is_triton:
-        with _peer(contestant, python, checkpoint, precision, threads) as found:
-            yield found
+    if not contestant.program:
+        with EmbeddedTriton(repository) as server:
+            yield server.http_url if contestant.key == OURS else server.grpc_url, server.pid
         return
-    server = EmbeddedTriton(repository)
-    server.start()
-    try:
-        yield server.http_url if contestant.key == OURS else server.grpc_url, server.pid
-    finally:
-        server.kill()
-
-
-@contextlib.contextmanager
-def _peer(
-    contestant: Contestant, python: Path, checkpoint: Path, precision: str, threads: int
-) -> Iterator[tuple[str, int]]:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    program = _SERVERS / contestant.program
-    command = [str(python), str(program)]
+    command = [str(python), contestant.program]
     if contestant.key == "bentoml":
-        where = ["--host", HOST, "--port", str(port)]
-        command = [str(python), "-m", "bentoml", "serve", f"{program.stem}:Service", *where]
+        service = f"{Path(contestant.program).stem}:Service"
+        command = [str(python), "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
     # A short path: Ray makes sockets under it, whose names the kernel limits to 107 characters.
     with (
         tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile("w+", errors="replace") as log,
     ):
-        environment = {
-            **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
-            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PEER_CHECKPOINT": str(checkpoint),
-            "PEER_PRECISION": precision,
-            "PEER_PORT": str(port),
-            "PEER_THREADS": str(threads),
-            "HF_HUB_OFFLINE": "1",
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_TEMP_DIR": f"{folder}/gradio",
-            "BENTOML_DO_NOT_TRACK": "True",
-            "BENTOML_HOME": f"{folder}/bentoml",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": folder,
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else it keeps one in the home folder
-        }
         process = subprocess.Popen(  # noqa: S603 - programs of this folder, no shell
             ending_with_this_process(command),
             cwd=_SERVERS,
-            env=environment,
+            env=_environment(python, folder)
+            | {"PEER_CHECKPOINT": str(checkpoint), "PEER_PRECISION": precision, "PEER_PORT": str(port)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -142,41 +167,50 @@ def _peer(
         )
         try:
             _wait_until_listening(process, port, log)
-            yield f"http://{HOST}:{port}", process.pid
+            yield f"http://127.0.0.1:{port}", process.pid
         finally:
             _end(process)
 
 
+def _environment(python: Path, folder: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return inherited | {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PEER_THREADS": str(cores()),
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": f"{folder}/gradio",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": f"{folder}/bentoml",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": folder,
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else it keeps one in the home folder
+    }
+
+
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerError(f"it ended with status {process.returncode}: {_last_words(log)}")
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+    deadline = time.monotonic() + _LISTENING_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.2)
-    raise ServerError(f"it did not listen within {_READY_SECONDS:.0f} s: {_last_words(log)}")
-
-
-def _last_words(log: IO[str]) -> str:
-    """The last line that looks like a reason, or the last at all."""
     log.seek(0)
     lines = [line.strip() for line in log if line.strip()]
-    reasons = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (reasons or lines or ["it said nothing"])[-1][:300]
+    reasons = [line for line in lines if "Error" in line] or lines or ["it said nothing"]
+    what = "did not listen in time" if process.poll() is None else f"ended with status {process.returncode}"
+    raise ServerError(f"it {what}: {reasons[-1][:300]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Asks it to end, waits, and kills what is left: descendants, and orphans in its process group."""
-    before = family(process.pid)
+    processes = family(process.pid)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
-    rest = {*before, *family(process.pid)}
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for each in rest:
+    for each in processes:
         with contextlib.suppress(psutil.Error):
             each.kill()
-    psutil.wait_procs(list(rest), timeout=_STOP_SECONDS)
+    psutil.wait_procs(processes, timeout=_STOP_SECONDS)
     process.wait()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import bentoml
-from classifier import MAX_BATCH_SIZE, Classifier, threads
+from classifier import MAX_BATCH_SIZE, THREADS, Classifier
 from PIL.Image import Image
 
 # What is expected to take longer than this is refused; 32 callers of a CPU wait for several seconds.
 _MAX_LATENCY_MS = 60_000
 
 
-@bentoml.service(resources={"cpu": str(threads())}, workers=1, traffic={"timeout": 300})
+@bentoml.service(resources={"cpu": str(THREADS)}, workers=1, traffic={"timeout": 300})
 class Service:
     """Takes a list of files, one from each request here; the dispatcher joins the lists of several."""
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 import torch
-from classifier import HOST, port, threads
+from classifier import HOST, PORT, THREADS
 from PIL import Image
 from transformers import AutoImageProcessor, SiglipForImageClassification
 
-torch.set_num_threads(threads())
+torch.set_num_threads(THREADS)
 _folder = os.environ["PEER_CHECKPOINT"]
 _model = SiglipForImageClassification.from_pretrained(_folder)
 _processor = AutoImageProcessor.from_pretrained(_folder)
@@ -31,4 +31,4 @@ if __name__ == "__main__":
         inputs=gr.Image(type="numpy"),
         outputs=gr.Label(num_top_classes=2),
         api_name="classify",
-    ).launch(server_name=HOST, server_port=port(), quiet=True)
+    ).launch(server_name=HOST, server_port=PORT, quiet=True)

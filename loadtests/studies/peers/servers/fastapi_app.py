@@ -6,7 +6,7 @@ import threading
 from typing import Annotated
 
 import uvicorn
-from classifier import HOST, Classifier, port, read_image
+from classifier import HOST, PORT, Classifier
 from fastapi import FastAPI, File
 
 app = FastAPI()
@@ -16,10 +16,10 @@ _computing = threading.Lock()
 
 @app.post("/classify")
 def classify(image: Annotated[bytes, File()]) -> dict[str, float]:
-    pixels = _classifier.pixels(read_image(image))
+    pixels = _classifier.pixels(image)
     with _computing:
         return _classifier.scores([pixels])[0]
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host=HOST, port=port(), log_level="warning", access_log=False)
+    uvicorn.run(app, host=HOST, port=PORT, log_level="warning", access_log=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import litserve as ls
-from classifier import BATCH_WAIT_SECONDS, HOST, MAX_BATCH_SIZE, Classifier, port, read_image
+from classifier import BATCH_WAIT_SECONDS, HOST, MAX_BATCH_SIZE, PORT, Classifier
 
 
 class ClassifierApi(ls.LitAPI):
@@ -15,7 +15,7 @@ class ClassifierApi(ls.LitAPI):
         self._classifier = Classifier()
 
     def decode_request(self, request):  # type: ignore[no-untyped-def] # LitServe reads an annotation as the body's schema
-        return self._classifier.pixels(read_image(request["image"].file.read()))
+        return self._classifier.pixels(request["image"].file.read())
 
     def batch(self, inputs: list[Any]) -> list[Any]:
         return list(inputs)
@@ -23,14 +23,8 @@ class ClassifierApi(ls.LitAPI):
     def predict(self, batch: list[Any]) -> list[dict[str, float]]:
         return self._classifier.scores(batch)
 
-    def unbatch(self, output: list[dict[str, float]]) -> list[dict[str, float]]:
-        return output
-
-    def encode_response(self, output: dict[str, float]) -> dict[str, float]:
-        return output
-
 
 if __name__ == "__main__":
     api = ClassifierApi(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_WAIT_SECONDS, api_path="/classify")
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=300)
-    server.run(host=HOST, port=port(), generate_client_file=False, log_level="warning")
+    server.run(host=HOST, port=PORT, generate_client_file=False, log_level="warning")

@@ -7,13 +7,13 @@ import signal
 import threading
 
 import ray
-from classifier import BATCH_WAIT_SECONDS, HOST, MAX_BATCH_SIZE, Classifier, port, read_image, threads
+from classifier import BATCH_WAIT_SECONDS, HOST, MAX_BATCH_SIZE, PORT, THREADS, Classifier
 from ray import serve
 from starlette.requests import Request
 
 
 # A replica takes five requests at a time unless told otherwise, fewer than fill a batch.
-@serve.deployment(max_ongoing_requests=128, ray_actor_options={"num_cpus": threads()})
+@serve.deployment(max_ongoing_requests=128, ray_actor_options={"num_cpus": THREADS})
 class Service:
     """One image in each request's body."""
 
@@ -26,7 +26,7 @@ class Service:
         return await asyncio.to_thread(self._compute, files)
 
     def _compute(self, files: list[bytes]) -> list[dict[str, float]]:
-        return self._classifier.scores([self._classifier.pixels(read_image(file)) for file in files])
+        return self._classifier.scores([self._classifier.pixels(file) for file in files])
 
     async def __call__(self, request: Request) -> dict[str, float]:
         return await self.classify(await request.body())
@@ -34,8 +34,8 @@ class Service:
 
 if __name__ == "__main__":
     # The proxy and the controller hold parts of a core; to Ray these are only numbers.
-    ray.init(num_cpus=threads() + 1, include_dashboard=False, log_to_driver=False, _node_ip_address=HOST)
-    serve.start(http_options={"host": HOST, "port": port()})
+    ray.init(num_cpus=THREADS + 1, include_dashboard=False, log_to_driver=False, _node_ip_address=HOST)
+    serve.start(http_options={"host": HOST, "port": PORT})
     serve.run(Service.bind(), route_prefix="/classify")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
