@@ -8,12 +8,11 @@ from .search import Found
 from .step import Step
 
 # A core that runs one Python process is busy long before it is full: garbage collection and the kernel come on top.
-GENERATOR_CPU = 0.8
+_GENERATOR_CPU = 0.8
 _GENERATOR_LATE_SHARE = 0.1
 _SERVER_CPU = 0.85
 _GPU = 0.9
 _BUSY = 0.85
-_OTHERS = 0.1
 _OTHERS_AT_FAULT = 0.25
 _DECODE_SHARE = 0.5
 _LONGER_DELAY = "If the mean batch is far below `max_batch_size`, a longer `max_queue_delay_microseconds` may help."
@@ -21,126 +20,115 @@ _LONGER_DELAY = "If the mean batch is far below `max_batch_size`, a longer `max_
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """One sentence on what it was, with its evidence, and what to do next, the best first."""
+    """What it was in a word, one sentence with the evidence, and what to do next, the best first."""
 
     name: str
-    """generator, wrong answers, latency, others, gpu, cpu, instance, unknown, none."""
+    """wrong answers, others, generator, none, latency, gpu, cpu, instance, unknown."""
     finding: str
     advice: tuple[str, ...]
 
 
 def generator_bound(step: Step, slo_p95_ms: float) -> bool:
     """Whether the step measured the load generator rather than the server."""
-    return step.generator_cpu >= GENERATOR_CPU or step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
-
-
-def disturbed(step: Step, cores: int, *, server_is_here: bool) -> bool:
-    """Whether other programs took a noticeable share of this machine; unknown, and so no, for a server elsewhere."""
-    return server_is_here and step.other_cores > _OTHERS * cores
+    return step.generator_cpu >= _GENERATOR_CPU or step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
 
 
 def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> Bottleneck:
-    """Judges by the lightest load that did not hold; without one, by the heaviest that did.
+    """The first that holds, by the lightest load that did not hold; without one, by the heaviest that did.
 
     Args:
         cores: processors of the machine that the server is on, if it is this one.
     """
-    wrong = sum(count for step in found.steps for cause, count in step.failures.items() if cause.startswith("wrong"))
-    if wrong:
-        return Bottleneck(
+    step = found.broken or max(found.steps, key=lambda each: each.offered)
+    at = f"at {step.offered:.3g} images per second"
+    wrong = sum(count for each in found.steps for cause, count in each.failures.items() if cause.startswith("wrong"))
+    server_cores = step.server_cores or 0.0
+    full = server_cores + step.other_cores + step.generator_cpu >= _SERVER_CPU * cores
+    disturbed = step.other_cores > _OTHERS_AT_FAULT * cores and full and step.server_cores is not None
+    decoding = (step.decode_ms or 0.0) > _DECODE_SHARE * (step.compute_ms or float("inf"))
+    cases = [
+        (
+            wrong > 0,
             "wrong answers",
             f"{wrong} answers were wrong. Until that is understood, no figure here counts.",
             (
-                "Run it again with `--known-answers` from a server that you trust. It tells a broken server from one whose "
-                "weights were replaced meanwhile.",
+                "Run it again with `--known-answers` from a server that you trust.",
                 "Look into the server's log, and at the replicas one by one if the URL stands for several.",
             ),
-        )
-    step = found.broken or max(found.steps, key=lambda each: each.offered)
-    if found.broken and step.other_cores > _OTHERS_AT_FAULT * cores and _full(step, cores):
-        return Bottleneck(
+        ),
+        (
+            found.broken is not None and disturbed,
             "others",
-            f"Other programs on this machine: they kept {step.other_cores:.1f} of {cores} cores busy, the server "
-            f"{step.server_cores:.1f}, at {step.offered:.3g} requests per second.",
+            f"Other programs on this machine: they kept {step.other_cores:.1f} of {cores} cores busy {at}.",
             ("Measure again with nothing else running: this figure is a lower bound.",),
-        )
-    if generator_bound(step, slo_p95_ms):
-        return Bottleneck(
+        ),
+        (
+            generator_bound(step, slo_p95_ms),
             "generator",
-            f"The load generator, not the server: its busiest process used {step.generator_cpu:.0%} of a core, and requests "
-            f"left up to {step.late_p99_ms:.0f} ms late. The server may hold more than this.",
+            f"The load generator: its busiest process used {step.generator_cpu:.0%} of a core, and requests left up to "
+            f"{step.late_p99_ms:.0f} ms late. The server may hold more than this.",
             ("Raise `--generators`, or run this on a machine of its own, and measure again.",),
-        )
-    if found.broken is None:
-        return Bottleneck(
+        ),
+        (
+            found.broken is None,
             "none",
             "Nothing yet: the target still held at the highest load that was offered.",
             ("Run it again with a longer `--step-seconds`, so that the estimate it starts from is better.",),
-        )
-    if found.capacity is None:
-        return Bottleneck(
+        ),
+        (
+            found.capacity is None,
             "latency",
-            f"Time, not throughput: even at {step.offered:.2g} requests per second the 95th percentile is "
-            f"{shown_ms(step.p95_ms)}, over the target of {slo_p95_ms:.0f} ms.",
+            f"Time, not throughput: even {at} the 95th percentile is {shown_ms(step.p95_ms)}, over the target of "
+            f"{slo_p95_ms:.0f} ms.",
             (
-                "A target below the time of one image cannot be held by more replicas: take faster hardware, a lower "
-                "precision (`deepfake export --precision`), or another target.",
+                "More replicas do not help. Take faster hardware, a lower precision (`deepfake export --precision`), or "
+                "another target.",
                 "If `queue` in the table below is most of it, lower `max_queue_delay_microseconds`.",
             ),
-        )
-    return _server_side(step, cores)
-
-
-def _full(step: Step, cores: int) -> bool:
-    """Whether the machine was; unknown, and so no, when the server is on another one."""
-    if step.server_cores is None:
-        return False
-    return step.server_cores + step.other_cores + step.generator_cpu >= _SERVER_CPU * cores
-
-
-def _server_side(step: Step, cores: int) -> Bottleneck:
-    decoding = step.decode_ms is not None and step.compute_ms and step.decode_ms > _DECODE_SHARE * step.compute_ms
-    used = "an unknown use of cores" if step.server_cores is None else f"{step.server_cores:.1f} of {cores} cores busy"
-    if step.gpu is not None and step.gpu >= _GPU:
-        return Bottleneck(
+        ),
+        (
+            (step.gpu or 0.0) >= _GPU,
             "gpu",
-            f"The GPU: {step.gpu:.0%} busy at {step.offered:.3g} requests per second, in batches of {step.batch or 0:.1f}.",
-            ("Add replicas, one GPU each: the model is at its limit, and so is this pod.", _LONGER_DELAY),
-        )
-    if step.server_cores is not None and step.server_cores >= _SERVER_CPU * cores:
-        what = "decoding images and the model" if decoding else "the model"
-        return Bottleneck(
+            f"The GPU: {step.gpu or 0:.0%} busy {at}, in batches of {step.batch or 0:.1f}.",
+            ("Add replicas, one GPU each.", _LONGER_DELAY),
+        ),
+        (
+            server_cores >= _SERVER_CPU * cores,
             "cpu",
-            f"The processors: the server kept {used} with {what} at {step.offered:.3g} requests per second.",
+            f"The processors: {'decoding images and the model' if decoding else 'the model'} kept {server_cores:.1f} of "
+            f"{cores} cores busy {at}.",
             (
                 *(
-                    ('Decode at the callers (`decode="client"`), which takes that work off the server.',)
-                    * bool(decoding)
+                    ['Decode at the callers (`decode="client"`), which takes that work off the server.']
+                    if decoding
+                    else []
                 ),
                 "Add replicas, or move to a GPU.",
                 "With fp32 weights on a processor with AVX512_BF16 or AMX: `deepfake export --precision bf16` does about "
                 "twice as much.",
             ),
-        )
-    if step.busy is not None and step.busy >= _BUSY:
-        return Bottleneck(
+        ),
+        (
+            (step.busy or 0.0) >= _BUSY,
             "instance",
-            f"The model: its instances take turns, and one of them computed {step.busy:.0%} of the time, with {used}.",
+            f"The model: its instances take turns, and one of them computed {step.busy or 0:.0%} of the time {at}.",
             (
                 "Add replicas; or, where the device itself is not full, let both instances compute at once (tritonserver's "
                 "`--rate-limit-resource=turn:2`).",
                 _LONGER_DELAY,
             ),
-        )
-    share = "an unknown share" if step.busy is None else f"{step.busy:.0%}"
-    return Bottleneck(
-        "unknown",
-        f"Not visible from here: the classifier computed {share} of the time, with {used}.",
-        (
-            "Run this next to the server (`--url` on the same machine) and pass `--metrics-url`, so that it is seen.",
-            "Then look at what lies between: network, gateway, TLS, or limits on the pod's CPU.",
         ),
-    )
+        (
+            True,
+            "unknown",
+            f"Not visible from here: neither the processors nor the model were full {at}, as far as they were seen.",
+            (
+                "Run this next to the server (`--url` on the same machine) and pass `--metrics-url`, so that it is seen.",
+                "Then look at what lies between: network, gateway, TLS, or limits on the pod's CPU.",
+            ),
+        ),
+    ]
+    return next(Bottleneck(name, finding, advice) for holds, name, finding, advice in cases if holds)
 
 
 def shown_ms(value: float) -> str:

@@ -9,23 +9,24 @@ import numpy as np
 
 from .search import Found
 
-#: Replicas that keep serving while one is drained, replaced, or lost with its node.
-_SPARE = 1
+_SPARE = 1  # one replica may be drained, replaced, or lost with its node
 _LEAST_REPLICAS = 2
 _LEAST_PENDING = 0.5
 _ABOVE_LIGHTEST = 1.5
 
-# Where the components `autoscaling-keda` and `autoscaling-hpa` have the figures.
-_PATHS = {
-    "ScaledObject": (
-        "/spec/triggers/0/metadata/threshold",
-        "/spec/triggers/1/metadata/threshold",
-        "/spec/maxReplicaCount",
+# Component → kind, and where it has the two thresholds and the upper bound.
+_PATCHED = {
+    "autoscaling-keda": (
+        "ScaledObject",
+        ("/spec/triggers/0/metadata/threshold", "/spec/triggers/1/metadata/threshold", "/spec/maxReplicaCount"),
     ),
-    "HorizontalPodAutoscaler": (
-        "/spec/metrics/0/pods/target/averageValue",
-        "/spec/metrics/1/pods/target/averageValue",
-        "/spec/maxReplicas",
+    "autoscaling-hpa": (
+        "HorizontalPodAutoscaler",
+        (
+            "/spec/metrics/0/pods/target/averageValue",
+            "/spec/metrics/1/pods/target/averageValue",
+            "/spec/maxReplicas",
+        ),
     ),
 }
 
@@ -45,6 +46,13 @@ class Recommendation:
     maximum: int | None
     """Upper bound for the autoscaler: the replicas for twice the traffic."""
 
+    def patches(self) -> dict[str, str]:
+        """A kustomize patch for each of the two autoscaling components; none without Triton's metrics."""
+        if self.pending is None:
+            return {}
+        values = (f'"{self.pending:g}"', self.queue_to_compute and f'"{self.queue_to_compute:g}"', self.maximum)
+        return {component: _patch(kind, paths, values) for component, (kind, paths) in _PATCHED.items()}
+
 
 def recommend(found: Found, headroom: float, traffic: float | None) -> Recommendation | None:
     """What follows from a search; None when no load held the target.
@@ -57,7 +65,7 @@ def recommend(found: Found, headroom: float, traffic: float | None) -> Recommend
     if found.capacity is None:
         return None
     planned = found.capacity * (1 - headroom)
-    good = [step for step in found.steps if step.offered <= found.capacity]
+    good = sorted((step for step in found.steps if step.offered <= found.capacity), key=lambda step: step.offered)
     pending = _threshold(planned, [(step.offered, step.pending) for step in good])
     return Recommendation(
         planned=planned,
@@ -68,17 +76,10 @@ def recommend(found: Found, headroom: float, traffic: float | None) -> Recommend
     )
 
 
-def scaling_patch(recommendation: Recommendation, kind: str) -> str:
-    """A kustomize patch for the component `autoscaling-keda` or `autoscaling-hpa`.
-
-    Args:
-        kind: "ScaledObject" or "HorizontalPodAutoscaler".
-    """
-    thresholds = (recommendation.pending, recommendation.queue_to_compute)
-    values = [None if value is None else f'"{value:g}"' for value in thresholds] + [recommendation.maximum]
+def _patch(kind: str, paths: tuple[str, ...], values: tuple[object, ...]) -> str:
     operations = [
         f"      - {{op: replace, path: {path}, value: {value}}}"
-        for path, value in zip(_PATHS[kind], values, strict=True)
+        for path, value in zip(paths, values, strict=True)
         if value is not None
     ]
     return "\n".join(["patches:", f"  - target: {{kind: {kind}, name: triton}}", "    patch: |-", *operations])
@@ -95,10 +96,10 @@ def _threshold(rate: float, points: list[tuple[float, float | None]]) -> float |
     idle replica exceeds pins the autoscaler to its maximum.
     """
     by_rate: dict[float, list[float]] = {}
-    for offered, value in sorted(points, key=lambda point: point[0]):
+    for offered, value in points:
         if value is not None:
             by_rate.setdefault(offered, []).append(value)
     if not by_rate:
         return None
-    means = [sum(values) / len(values) for values in by_rate.values()]
+    means = [float(np.mean(values)) for values in by_rate.values()]
     return float(f"{max(np.interp(rate, list(by_rate), means), _ABOVE_LIGHTEST * means[0]):.2g}")

@@ -1,25 +1,32 @@
-"""report.html, report.json and the plots."""
+"""report.html, report.json and the picture."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
 import markupsafe
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from .bottleneck import Bottleneck, disturbed, generator_bound
-from .plots import draw
-from .recommendation import Recommendation, scaling_patch
+from .bottleneck import Bottleneck, generator_bound
+from .recommendation import Recommendation
 from .search import Found
+from .step import Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-# Ten of these are above the 95th percentile.
-_FEW_REQUESTS = 200
-_COMPONENTS = {"autoscaling-keda": "ScaledObject", "autoscaling-hpa": "HorizontalPodAutoscaler"}
+_FEW_REQUESTS = 200  # ten of these are above the 95th percentile
+_OTHERS = 0.1
+# Okabe and Ito's colours, which the colour-blind tell apart; each line has a marker of its own for print in grey.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +38,6 @@ class Report:
     found: Found
     bottleneck: Bottleneck
     recommendation: Recommendation | None
-
-    @property
-    def cautions(self) -> list[str]:
-        """What makes the figures less than they seem."""
-        around, steps, runs = self.circumstances, self.found.steps, self.found.at_capacity
-        here, cores = around["server_is_here"], around["cores"]
-        noisy = [step for step in steps if disturbed(step, cores, server_is_here=here)]
-        most = max((step.other_cores for step in noisy), default=0.0)
-        bound = sum(generator_bound(step, around["slo_p95_ms"]) for step in steps)
-        hits = sum(step.cache_hits for step in steps)
-        possible = {
-            "Stand-in weights: random numbers in the real architecture. Speed is that of the model; verdicts mean "
-            "nothing.": around["stand_in"],
-            f"Other programs kept up to {most:.1f} of {cores} cores busy in {len(noisy)} of {len(steps)} steps. On a quiet "
-            "machine the capacity is higher: measure again there before you rely on it.": noisy,
-            f"Server and load generator shared {cores} cores. The generator's part is in the table; with the callers "
-            "elsewhere, the server has that too.": here and cores <= 4,
-            f"In {bound} of {len(steps)} steps the load generator was late or busy; they are marked.": bound
-            and self.bottleneck.name != "generator",
-            f"{hits:,.0f} requests were answered from the server's response cache. Only images with known scores repeat: "
-            "`--known-rate 0` sends none.": hits,
-            "The 95th percentile rests on few requests: raise --step-seconds or --repeats.": runs
-            and sum(step.sent for step in runs) < _FEW_REQUESTS,
-            "Triton's metrics were not in reach: pass --metrics-url for queue, batch size and thresholds.": all(
-                step.batch is None for step in steps
-            ),
-        }
-        return [caution for caution, holds in possible.items() if holds]
 
     @property
     def headline(self) -> str:
@@ -75,18 +54,33 @@ class Report:
         runs, broken = self.found.at_capacity, self.found.broken
         if not runs:
             return ""
-        times = "once" if len(runs) == 1 else f"{len(runs)} times"
         above = f"{broken.offered:.3g} per second broke it" if broken else "no heavier load was broken"
-        shown = [f"{p95:,.0f}" for p95 in sorted({step.p95_ms for step in runs})]
-        spread = shown[0] if len(shown) == 1 else f"{shown[0]} to {shown[-1]}"
+        p95 = [step.p95_ms for step in runs]
         requests = sum(step.sent for step in runs)
-        return f"Measured {times} at that load, {requests:,} requests: p95 {spread} ms; {above}."
+        return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
 
+    @property
+    def cautions(self) -> list[str]:
+        """What makes the figures less than they seem."""
+        around, steps, runs = self.circumstances, self.found.steps, self.found.at_capacity
+        others = max(step.other_cores for step in steps)
+        possible = {
+            "Stand-in weights, random numbers in the real architecture: the speed is that of the model, the verdicts mean "
+            "nothing.": around["stand_in"],
+            f"Other programs kept up to {others:.1f} of {around['cores']} cores busy: measure again on a quiet "
+            "machine.": around["server_is_here"] and others > _OTHERS * around["cores"],
+            "The 95th percentile rests on few requests: raise `--step-seconds` or `--repeats`.": runs
+            and sum(step.sent for step in runs) < _FEW_REQUESTS,
+            "Triton's metrics were not in reach: pass `--metrics-url` for queue, batch size and thresholds.": all(
+                step.batch is None for step in steps
+            ),
+        }
+        return [caution for caution, holds in possible.items() if holds]
+
+    @property
     def patches(self) -> dict[str, str]:
         """A kustomize patch for each component, where Triton's metrics gave the figures."""
-        if self.recommendation is None or self.recommendation.pending is None:
-            return {}
-        return {component: scaling_patch(self.recommendation, kind) for component, kind in _COMPONENTS.items()}
+        return self.recommendation.patches() if self.recommendation else {}
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -96,27 +90,23 @@ class Report:
             "capacity": self.found.capacity,
             "bottleneck": asdict(self.bottleneck),
             "recommendation": None if self.recommendation is None else asdict(self.recommendation),
-            "patches": self.patches(),
+            "patches": self.patches,
             "circumstances": self.circumstances,
             "steps": [step.to_dict() for step in self.found.steps],
         }
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Writes all files; returns the path of report.html."""
-    pictures = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
-    files = {
-        **pictures,
-        "report.json": json.dumps(report.to_dict(), indent=2, allow_nan=False).encode() + b"\n",
-        "report.html": render(report, pictures).encode(),
-    }
+    """Writes report.html, report.json and report.png; returns the path of the first."""
+    picture = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    (folder / "report.png").write_bytes(picture)
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    (folder / "report.html").write_text(render(report, picture))
     return folder / "report.html"
 
 
-def render(report: Report, pictures: dict[str, bytes]) -> str:
+def render(report: Report, picture: bytes) -> str:
     """The page: everything it shows is in it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -125,11 +115,11 @@ def render(report: Report, pictures: dict[str, bytes]) -> str:
     environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
     return environment.from_string(_TEMPLATE.read_text()).render(
         report=report,
+        recommended=report.recommendation,
         around=report.circumstances,
         steps=sorted(report.found.steps, key=lambda step: step.offered),
-        has_gpu=any(step.gpu is not None for step in report.found.steps),
         generator_bound=lambda step: generator_bound(step, report.circumstances["slo_p95_ms"]),
-        pictures={name: base64.b64encode(content).decode() for name, content in pictures.items()},
+        picture=base64.b64encode(picture).decode(),
     )
 
 
@@ -138,3 +128,44 @@ def _code(text: str) -> markupsafe.Markup:
     pieces = [str(markupsafe.escape(piece)) for piece in text.split("`")]
     marked = [f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces)]
     return markupsafe.Markup("".join(marked))  # noqa: S704 - each piece was escaped above
+
+
+def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:
+    """PNG over the offered load: latency against the target, answers per second, and what was full."""
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    latency, answers, usage = figure.subplots(1, 3)
+    steps = sorted(found.steps, key=lambda step: step.offered)
+    for axes, title in ((latency, "Latency in ms"), (answers, "Right answers per second"), (usage, "What is full")):
+        axes.set_title(title)
+        axes.set_xlabel("Offered images per second")
+        axes.grid(color="#e5e5e5", linewidth=0.8)
+        if found.capacity is not None:
+            axes.axvline(found.capacity, color=GREEN, linestyle="--", label="capacity")
+    _line(latency, steps, lambda step: step.p50_ms, BLUE, "o", "p50")
+    _line(latency, steps, lambda step: step.p95_ms, ORANGE, "s", "p95")
+    latency.axhline(slo_p95_ms, color="black", label="target for p95")
+    latency.set_yscale("log")
+    _line(answers, steps, lambda step: step.answered, BLUE, "o", "answered")
+    _line(answers, steps, lambda step: step.offered, GREY, "", "all that is offered")
+    _line(usage, steps, lambda s: None if s.server_cores is None else s.server_cores / cores, BLUE, "o", "server's CPU")
+    _line(usage, steps, lambda step: step.gpu, GREEN, "^", "GPU")
+    _line(usage, steps, lambda step: step.busy, ORANGE, "s", "model computing")
+    _line(usage, steps, lambda step: step.generator_cpu, RED, "X", "load generator's core")
+    usage.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axes in (latency, answers, usage):
+        axes.legend(frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def _line(
+    axes: Axes, steps: Sequence[Step], value: Callable[[Step], float | None], colour: str, marker: str, label: str
+) -> None:
+    """A line through the means of each load; what was not measured has none."""
+    by_load: dict[float, list[float]] = {}
+    for step in steps:
+        if (found := value(step)) is not None and math.isfinite(found):
+            by_load.setdefault(step.offered, []).append(found)
+    if by_load:
+        axes.plot(list(by_load), [fmean(each) for each in by_load.values()], color=colour, marker=marker, label=label)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,15 +28,14 @@ def processor_name() -> str:
 
 def server_pid(host: str, port: int) -> int | None:
     """The process on this machine that listens on the port; None when it is elsewhere, or hidden from this user."""
-    try:
-        asked = {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
-        ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
-        if not any(address in ours or address.startswith("127.") for address in asked):
-            return None
-        connections = psutil.net_connections("tcp")
-    except (psutil.AccessDenied, OSError):
+    ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
+    if host.strip("[]") not in {"localhost", *ours}:
         return None
-    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.laddr and each.pid)
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.pid)
     return next((each.pid for each in listening if each.laddr.port == port), None)
 
 

@@ -16,7 +16,6 @@ import json
 import math
 import re
 import sys
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -39,15 +38,20 @@ from matplotlib import pyplot
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
 NAMESPACE = "deepfake"
-#: Grafana's unit → factor, digits and the unit that is written.
-_UNITS = {
-    "percentunit": (100, 1, "%"),
-    "s": (1000, 1, " ms"),
-    "reqps": (1, 2, "/s"),
-    "cps": (1, 2, "/s"),
-    "short": (1, 2, ""),
-}
+#: Grafana's unit → factor and the unit that is written.
+_UNITS = {"percentunit": (100, "%"), "s": (1000, " ms"), "reqps": (1, "/s"), "cps": (1, "/s"), "short": (1, "")}
 _COLUMNS = 3
+_HEAD = """\
+# The dashboard under load
+
+By `make dashboard` on {machine}; Triton, Prometheus and the load on the same machine. Prometheus ran {faster} times as
+fast as in a cluster. Each load lasts {seconds:g} s: one caller who pauses; {callers[at capacity]} more who do not;
+{callers[overload]} more. `panels.png` has the same over time. – stands for no value.
+
+| load | alerts that fire at its end |
+|---|---|
+{fired}
+"""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,8 @@ def _name(legend: str, labels: Mapping[str, str]) -> str:
 def _formatted(value: float, unit: str) -> str:
     if math.isnan(value):
         return "–"
-    factor, digits, suffix = _UNITS[unit]
-    return f"{value * factor:.{digits}f}".removesuffix("." + "0" * digits) + suffix
+    factor, suffix = _UNITS[unit]
+    return f"{round(value * factor, 2):g}{suffix}"
 
 
 def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
@@ -123,15 +127,14 @@ def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, p
     rows = math.ceil(len(shown) / _COLUMNS)
     figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
     for panel, axis in zip(shown, axes.flat, strict=False):
-        factor, _, unit = _UNITS[panel.unit]
+        factor, unit = _UNITS[panel.unit]
         for legend, expression in panel.queries:
             for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
                 moments, values = [at - begin for at, _ in samples], [value * factor for _, value in samples]
                 axis.plot(moments, values, label=_name(legend, labels), linewidth=1.3)
         for number, (name, (start, stop)) in enumerate(phases.items()):
             axis.axvspan(start - begin, stop - begin, color="0.5", alpha=0.06 + 0.08 * number, linewidth=0)
-            middle = (start + stop) / 2 - begin
-            axis.text(middle, 1.02, name, transform=axis.get_xaxis_transform(), ha="center", fontsize=7)
+            axis.text(start - begin, 1.02, name, transform=axis.get_xaxis_transform(), fontsize=7)
         axis.set_title(f"{panel.title} ({unit.strip()})".replace(" ()", ""), fontsize=10, pad=14)
         axis.set_ylim(bottom=0)
         if len(axis.lines) > 1:
@@ -162,11 +165,16 @@ def main() -> None:
             prometheus = stack.enter_context(
                 LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster)
             )
-            weights = _weights(server.grpc_url)
             phases = _load(server.grpc_url, options.phase_seconds)
             draw(prometheus, panels, phases, options.output / "panels.png")
-            fired = "\n".join(_fired(prometheus, phase, end) for phase, (_, end) in phases.items())
-            report = f"{_introduction(weights, options)}\n\n{fired}\n{table(prometheus, panels, phases)}"
+            report = _HEAD.format(
+                machine=f"{processor_name()}, {cores()} cores, {weights(server.grpc_url)}",
+                faster=options.faster,
+                seconds=options.phase_seconds,
+                callers=PHASES,
+                fired="\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, (_, end) in phases.items()),
+            )
+            report += table(prometheus, panels, phases)
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
     (options.output / "values.md").write_text(report)
@@ -184,27 +192,18 @@ def _load(url: str, phase_seconds: float) -> Phases:
     return phases
 
 
-def _introduction(weights: str, options: argparse.Namespace) -> str:
-    text = (
-        f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on the same "
-        f"machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run. Each load lasts "
-        f"{options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do not; {PHASES['overload']} "
-        "more. `panels.png` has the same over time. – stands for no value."
-    )
-    return f"# The dashboard under load\n\n{textwrap.fill(text, 120)}"
-
-
-def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:
+def _fired(prometheus: LocalPrometheus, moment: float) -> str:
     alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
-    return f"- Alerts that fire at the end of «{phase}»: {', '.join(sorted(alerts)) or 'none'}"
+    return ", ".join(sorted(alerts)) or "none"
 
 
-def _weights(url: str) -> str:
+def weights(url: str) -> str:
+    """What a server computes with, for a report."""
     with DeepfakeClient(url) as client:
         provenance = client.provenance()
     if provenance is None:
-        return "weights of unknown origin"
-    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id} in {provenance.precision}"
+        return "weights unknown"
+    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ class Target:
 
     metrics_url: str
     pod: str = "triton-local"
-    namespace: str = "deepfake"
     job: str = "deepfake-vs-real"
 
 
@@ -56,11 +55,6 @@ class PrometheusApi:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def graph(self, expression: str) -> str:
-        """URL of a page that draws `expression` over the last quarter of an hour."""
-        query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "15m"}
-        return f"{self.url}/graph?{urllib.parse.urlencode(query)}"
-
     def query(self, expression: str, moment: float | None = None) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series at `moment` (seconds since 1970) or now; a scalar has no labels."""
         data = self._get("query", query=expression, time=moment or time.time())
@@ -80,10 +74,10 @@ class PrometheusApi:
 
     def firing(self) -> dict[str, str]:
         """Name → "(severity): description" of the alerts that fire now."""
-        firing = [alert for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"]
         return {
             alert["labels"]["alertname"]: f"({alert['labels']['severity']}): {alert['annotations']['description']}"
-            for alert in firing
+            for alert in self._get("alerts")["alerts"]
+            if alert["state"] == "firing"
         }
 
     def rules(self) -> list[dict[str, Any]]:
@@ -165,7 +159,7 @@ class LocalPrometheus(PrometheusApi):
         jobs: dict[str, list[dict[str, Any]]] = {}
         for target in self._targets:
             address = urllib.parse.urlsplit(target.metrics_url).netloc
-            labels = {"namespace": target.namespace, "pod": target.pod}
+            labels = {"namespace": "deepfake", "pod": target.pod}
             jobs.setdefault(target.job, []).append({"targets": [address], "labels": labels})
         configuration = {
             "global": {"scrape_interval": self._scrape_interval, "scrape_timeout": self._scrape_interval},

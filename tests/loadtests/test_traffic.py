@@ -102,9 +102,9 @@ def test_known_answers_are_read_from_what_classify_wrote(tmp_path: Path) -> None
     ("content", "reason"),
     [
         ("", "no verdict in it"),
-        ("{}", "line 1 is not a verdict"),
+        ("{}", "line 1: not a verdict"),
         ('{"source": "/nowhere/photo.jpg", "scores": {"a": 1}}', "/nowhere/photo.jpg: No such file"),
-        ("\xff", "line 1 is not a verdict"),
+        ("\xff", "line 1: not a verdict"),
     ],
 )
 def test_a_file_that_holds_no_answers_is_refused_by_name(tmp_path: Path, content: str, reason: str) -> None:
