@@ -45,7 +45,7 @@ class ClassifyingUser(User):
     @task
     def classify(self) -> None:
         if (target := self.target) is None:
-            raise StopUser  # the run is being ended, with the reason on stderr
+            raise StopUser  # the server did not answer before the load, which fails the run
         item, schedule = target.stream.next(), self._schedule
         if schedule is None:
             self._send(target, item, time.perf_counter())

@@ -28,7 +28,7 @@ from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from loadtests.capacity.bottleneck import find_bottleneck, shown_ms
 from loadtests.capacity.recommendation import recommend
 from loadtests.capacity.report import Report, write
-from loadtests.capacity.resources import cores, processor_name, server_pid
+from loadtests.capacity.resources import cores, processor_name, server_pid, weights
 from loadtests.capacity.search import search
 from loadtests.capacity.step import Setup, Step, run_step
 from loadtests.capacity.triton_metrics import scrape
@@ -175,11 +175,7 @@ def _telling(generators: Generators, setup: Setup) -> Callable[[float], Step]:
 
 def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> dict[str, Any]:
     """Where, when and how it was measured, for the report."""
-    info, provenance = client.model_info(), client.provenance()
-    weights = "weights unknown"
-    if provenance is not None:
-        weights = f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
-    side = options.image_side
+    info, side, provenance = client.model_info(), options.image_side, client.provenance()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python", "-m", "loadtests.capacity", *sys.argv[1:]]),
@@ -191,7 +187,7 @@ def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argp
         "model": info.name,
         "model_version": info.version,
         "max_batch_size": info.max_batch_size or 0,
-        "weights": weights,
+        "weights": weights(client),
         "stand_in": provenance is not None and provenance.stand_in,
         "settle_seconds": setup.settle_seconds,
         **{name: getattr(options, name) for name in ("generators", "slo_p95_ms", "step_seconds", "repeats")},

@@ -6,10 +6,9 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -25,8 +24,6 @@ from .step import Step
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _FEW_REQUESTS = 200  # ten of these are above the 95th percentile
 _OTHERS = 0.1
-# Okabe and Ito's colours, which the colour-blind tell apart; each line has a marker of its own for print in grey.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,41 +128,32 @@ def _code(text: str) -> markupsafe.Markup:
 
 
 def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:
-    """PNG over the offered load: latency against the target, answers per second, and what was full."""
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
-    latency, answers, usage = figure.subplots(1, 3)
+    """PNG over the offered load, a point for each run: latency against the target, and what was full."""
     steps = sorted(found.steps, key=lambda step: step.offered)
-    for axes, title in ((latency, "Latency in ms"), (answers, "Right answers per second"), (usage, "What is full")):
-        axes.set_title(title)
-        axes.set_xlabel("Offered images per second")
-        axes.grid(color="#e5e5e5", linewidth=0.8)
-        if found.capacity is not None:
-            axes.axvline(found.capacity, color=GREEN, linestyle="--", label="capacity")
-    _line(latency, steps, lambda step: step.p50_ms, BLUE, "o", "p50")
-    _line(latency, steps, lambda step: step.p95_ms, ORANGE, "s", "p95")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    latency, usage = figure.subplots(1, 2)
+    lines: list[tuple[Axes, str, Callable[[Step], float | None]]] = [
+        (latency, "p50", lambda step: step.p50_ms),
+        (latency, "p95", lambda step: step.p95_ms),
+        (usage, "server's CPU", lambda step: None if step.server_cores is None else step.server_cores / cores),
+        (usage, "GPU", lambda step: step.gpu),
+        (usage, "model computing", lambda step: step.busy),
+        (usage, "load generator's core", lambda step: step.generator_cpu),
+    ]
+    for (axes, label, value), marker in zip(lines, "osDX^v", strict=True):  # markers for print in grey
+        points = [(step.offered, y) for step in steps if (y := value(step)) is not None and math.isfinite(y)]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
     latency.axhline(slo_p95_ms, color="black", label="target for p95")
-    latency.set_yscale("log")
-    _line(answers, steps, lambda step: step.answered, BLUE, "o", "answered")
-    _line(answers, steps, lambda step: step.offered, GREY, "", "all that is offered")
-    _line(usage, steps, lambda s: None if s.server_cores is None else s.server_cores / cores, BLUE, "o", "server's CPU")
-    _line(usage, steps, lambda step: step.gpu, GREEN, "^", "GPU")
-    _line(usage, steps, lambda step: step.busy, ORANGE, "s", "model computing")
-    _line(usage, steps, lambda step: step.generator_cpu, RED, "X", "load generator's core")
+    latency.set_ylabel("Latency in ms")
+    usage.set_ylabel("Share that is used")
     usage.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    for axes in (latency, answers, usage):
-        axes.legend(frameon=False, fontsize=9)
+    for axes in (latency, usage):
+        if found.capacity is not None:
+            axes.axvline(found.capacity, color="grey", linestyle="--", label="capacity")
+        axes.set_xlabel("Offered images per second")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
-
-
-def _line(
-    axes: Axes, steps: Sequence[Step], value: Callable[[Step], float | None], colour: str, marker: str, label: str
-) -> None:
-    """A line through the means of each load; what was not measured has none."""
-    by_load: dict[float, list[float]] = {}
-    for step in steps:
-        if (found := value(step)) is not None and math.isfinite(found):
-            by_load.setdefault(step.offered, []).append(found)
-    if by_load:
-        axes.plot(list(by_load), [fmean(each) for each in by_load.values()], color=colour, marker=marker, label=label)

@@ -1,4 +1,4 @@
-"""Who uses the machine's processors: the server, the load generators, and whoever else is there."""
+"""What a measurement ran on, and who used the processors: the server, the load generators, and others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from deepfake_client import DeepfakeClient
 
 
 def cores() -> int:
@@ -24,6 +25,14 @@ def processor_name() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def weights(client: DeepfakeClient) -> str:
+    """What the server computes with, in a few words."""
+    provenance = client.provenance()
+    if provenance is None:
+        return "weights unknown"
+    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
 
 
 def server_pid(host: str, port: int) -> int | None:

@@ -19,21 +19,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+from matplotlib.figure import Figure
 
-from loadtests.capacity.resources import cores, processor_name
+from loadtests.capacity.resources import cores, processor_name, weights
 from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
 from loadtests.observability.prometheus import LocalPrometheus, Target
 from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
@@ -54,14 +51,13 @@ fast as in a cluster. Each load lasts {seconds:g} s: one caller who pauses; {cal
 """
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A panel with the title of the row it is in, Grafana's name of its unit, and legend and expression of each query."""
 
     row: str
     title: str
     unit: str
-    queries: tuple[tuple[str, str], ...]
+    queries: list[tuple[str, str]]
 
     @property
     def made_up(self) -> bool:
@@ -80,7 +76,7 @@ def read_panels(dashboard: Path, faster: int) -> list[Panel]:
         if entry["type"] == "row":
             row = entry["title"]
             continue
-        queries = tuple((target["legendFormat"], fill_in(target["expr"], faster)) for target in entry["targets"])
+        queries = [(target["legendFormat"], fill_in(target["expr"], faster)) for target in entry["targets"]]
         panels.append(Panel(row, entry["title"], entry["fieldConfig"]["defaults"]["unit"], queries))
     return panels
 
@@ -123,10 +119,11 @@ def _formatted(value: float, unit: str) -> str:
 def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
     """Write a PNG of every panel whose series are Triton's own."""
     shown = [panel for panel in panels if not panel.made_up]
-    begin, end = min(begin for begin, _ in phases.values()), max(end for _, end in phases.values())
+    (begin, _), *_, (_, end) = phases.values()
     rows = math.ceil(len(shown) / _COLUMNS)
-    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
-    for panel, axis in zip(shown, axes.flat, strict=False):
+    figure = Figure(figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
+    for place, panel in enumerate(shown, 1):
+        axis = figure.add_subplot(rows, _COLUMNS, place)
         factor, unit = _UNITS[panel.unit]
         for legend, expression in panel.queries:
             for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
@@ -139,10 +136,7 @@ def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, p
         axis.set_ylim(bottom=0)
         if len(axis.lines) > 1:
             axis.legend(fontsize=6, loc="upper left", framealpha=0.6)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
     figure.savefig(path, dpi=70)
-    pyplot.close(figure)
 
 
 def main() -> None:
@@ -167,8 +161,10 @@ def main() -> None:
             )
             phases = _load(server.grpc_url, options.phase_seconds)
             draw(prometheus, panels, phases, options.output / "panels.png")
+            with DeepfakeClient(server.grpc_url) as client:
+                machine = f"{processor_name()}, {cores()} cores, {weights(client)}"
             report = _HEAD.format(
-                machine=f"{processor_name()}, {cores()} cores, {weights(server.grpc_url)}",
+                machine=machine,
                 faster=options.faster,
                 seconds=options.phase_seconds,
                 callers=PHASES,
@@ -195,15 +191,6 @@ def _load(url: str, phase_seconds: float) -> Phases:
 def _fired(prometheus: LocalPrometheus, moment: float) -> str:
     alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
     return ", ".join(sorted(alerts)) or "none"
-
-
-def weights(url: str) -> str:
-    """What a server computes with, for a report."""
-    with DeepfakeClient(url) as client:
-        provenance = client.provenance()
-    if provenance is None:
-        return "weights unknown"
-    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
 
 
 if __name__ == "__main__":

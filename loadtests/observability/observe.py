@@ -106,11 +106,7 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> Non
 
 
 def _wait(server: EmbeddedTriton, seconds: float = float("inf")) -> None:
-    """For so long, while the server is well.
-
-    Raises:
-        EmbeddedTritonError: it is not.
-    """
+    """For so long; raises EmbeddedTritonError when the server is not well."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.5)

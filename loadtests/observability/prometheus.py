@@ -156,18 +156,18 @@ class LocalPrometheus(PrometheusApi):
     def _write_configuration(self, folder: Path) -> Path:
         rules, path = folder / "rules.yml", folder / "prometheus.yml"
         rules.write_text(yaml.safe_dump({"groups": self._groups}))
-        jobs: dict[str, list[dict[str, Any]]] = {}
-        for target in self._targets:
-            address = urllib.parse.urlsplit(target.metrics_url).netloc
-            labels = {"namespace": "deepfake", "pod": target.pod}
-            jobs.setdefault(target.job, []).append({"targets": [address], "labels": labels})
+        targets = [
+            {
+                "targets": [urllib.parse.urlsplit(target.metrics_url).netloc],
+                "labels": {"namespace": "deepfake", "pod": target.pod, "job": target.job},
+            }
+            for target in self._targets
+        ]
         configuration = {
             "global": {"scrape_interval": self._scrape_interval, "scrape_timeout": self._scrape_interval},
             "rule_files": [str(rules)],
             # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
-            "scrape_configs": [
-                {"job_name": job, "honor_labels": True, "static_configs": targets} for job, targets in jobs.items()
-            ],
+            "scrape_configs": [{"job_name": "all", "honor_labels": True, "static_configs": targets}],
         }
         path.write_text(yaml.safe_dump(configuration))
         return path

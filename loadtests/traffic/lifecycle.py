@@ -19,7 +19,6 @@ from .options import add_options, credentials, urls_for
 from .shapes import Shape
 from .target import Target
 
-_REFUSED = "deepfake-refused"
 _SHARE = 0.95
 
 
@@ -39,7 +38,7 @@ def _three_digits(milliseconds: float) -> int:
 
 
 def _init(environment: Environment, **_: Any) -> None:
-    """Before anything is sent: a wrong --host or file ends the program with 2."""
+    """Before anything is sent: a wrong --host or file ends the program with 2, a server that does not answer with 1."""
     options, runner = environment.parsed_options, environment.runner
     # Requests on their way at the end get their answers: the slowest are among them.
     environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
@@ -54,9 +53,7 @@ def _init(environment: Environment, **_: Any) -> None:
     if options.shape:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = runner
-    if isinstance(runner, MasterRunner):
-        runner.register_message(_REFUSED, lambda environment, msg: _end(environment, msg.data["reason"]))
-    elif options.headless:  # what targets ask beforehand is then no part of --run-time
+    if options.headless:  # what targets ask beforehand is then no part of --run-time
         try:
             _open_targets(environment)
         except (ValueError, DeepfakeError) as error:
@@ -81,18 +78,14 @@ def _fitting(environment: Environment, *, all_of_them: bool) -> list[Any]:
 
 def _test_start(environment: Environment, **_: Any) -> None:
     """In each process that has users: open the targets, which asks the server, before the load."""
-    runner = environment.runner
     try:
-        if not isinstance(runner, WorkerRunner):
+        if not isinstance(environment.runner, WorkerRunner):
             _fitting(environment, all_of_them=True)  # the page may have another --host
-        if not isinstance(runner, MasterRunner):
+        if not isinstance(environment.runner, MasterRunner):
             _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
-        if isinstance(runner, WorkerRunner):  # the master ends it for all
-            runner.send_message(_REFUSED, {"reason": str(error)})
-        else:
-            _end(environment, str(error))
+        environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
 
 
 def _open_targets(environment: Environment) -> None:
@@ -109,22 +102,10 @@ def _close_targets(environment: Environment, **_: Any) -> None:
             each.target = None
 
 
-def _end(environment: Environment, reason: str) -> None:
-    """Ends a run that cannot begin."""
-    runner, headless = environment.runner, environment.parsed_options.headless
-    if environment.process_exit_code is not None:
-        return  # another worker said so
-    print(f"loadtest: {reason}", file=sys.stderr)
-    if headless:
-        environment.process_exit_code = 1
-    # Not from here: the runner is in the midst of its start.
-    gevent.spawn(runner.quit if headless else runner.stop)
-
-
 def _quitting(environment: Environment, **_: Any) -> None:
     """The exit code, by the one process that has all figures."""
     options, runner, total = environment.parsed_options, environment.runner, environment.stats.total
-    if isinstance(runner, WorkerRunner) or environment.process_exit_code is not None:
+    if isinstance(runner, WorkerRunner):
         return
     found = broken(total, options.slo_p95_ms, options.max_failure_rate)
     found += ["users raised exceptions, see above"] if runner.exceptions else []

@@ -257,7 +257,7 @@ def test_whatever_was_measured_becomes_a_report(found: Found, tmp_path: Path) ->
     assert json.loads((page.parent / "report.json").read_text())["steps"]
     assert {path.suffix for path in page.parent.iterdir()} == {".html", ".json", ".png"}
     with Image.open(page.parent / "report.png") as picture:
-        assert picture.size == (1400, 460)
+        assert picture.size == (1200, 460)
 
 
 def test_the_page_holds_all_it_shows_and_escapes_what_it_is_told() -> None:
