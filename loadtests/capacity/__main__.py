@@ -25,8 +25,7 @@ from deepfake_cli.connection import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
-from loadtests.capacity.bottleneck import find_bottleneck, shown_ms
-from loadtests.capacity.recommendation import recommend
+from loadtests.capacity.conclusions import find_bottleneck, recommend
 from loadtests.capacity.report import Report, write
 from loadtests.capacity.resources import cores, processor_name, server_pid, weights
 from loadtests.capacity.search import search
@@ -56,7 +55,7 @@ def main() -> None:
         _tell("capacity: interrupted; nothing was written")
         sys.exit(130)
     _print(report, page)
-    sys.exit(0 if report.found.capacity is not None and report.bottleneck.name != "wrong answers" else 1)
+    sys.exit(0 if report.found.capacity is not None and report.bottleneck != "wrong answers" else 1)
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -166,7 +165,7 @@ def _telling(generators: Generators, setup: Setup) -> Callable[[float], Step]:
         number = next(numbers)
         step = run_step(generators, setup, rate, number)
         failed = f", {sum(step.failures.values())} failed" if step.failures else ""
-        found = f"answered {step.answered:.3g}/s, p95 {shown_ms(step.p95_ms)}{failed}"
+        found = f"answered {step.answered:.3g}/s, p95 {step.p95_ms:,.0f} ms{failed}"
         _tell(f"{number:2d}. offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
         return step
 
@@ -196,12 +195,7 @@ def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argp
 
 
 def _print(report: Report, page: Path) -> None:
-    print(report.headline, report.evidence, sep="\n")
-    for caution in report.cautions:
-        print(f"Caution: {caution}")
-    print(f"\nWhat limited it: {report.bottleneck.finding}")
-    for advice in report.bottleneck.advice:
-        print(f"  - {advice}")
+    print(f"{report.headline}\n{report.evidence}\nWhat limited it: {report.bottleneck}")
     if (recommended := report.recommendation) is not None:
         print(f"\nPlan a replica for {recommended.planned:.3g} images per second.")
         if recommended.replicas is not None:
@@ -209,7 +203,7 @@ def _print(report: Report, page: Path) -> None:
             print(f"{traffic:,g} images per second need {recommended.replicas} replicas.")
         for component, patch in report.patches.items():
             print(f"\n# kustomization.yaml of an overlay with the component {component}\n{patch}")
-    print(f"\n{page}")
+    print(f"\nWhat to do next, and how far to trust it: {page}")
 
 
 def _tell(line: str) -> None:

@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .bottleneck import Bottleneck, generator_bound
-from .recommendation import Recommendation
+from .conclusions import Recommendation, generator_bound
 from .search import Found
 from .step import Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_FEW_REQUESTS = 200  # ten of these are above the 95th percentile
-_OTHERS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class Report:
     circumstances: dict[str, Any]
     """Where, when and how it was measured; `capacity.__main__` makes it."""
     found: Found
-    bottleneck: Bottleneck
+    bottleneck: str
     recommendation: Recommendation | None
 
     @property
@@ -57,24 +53,6 @@ class Report:
         return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
 
     @property
-    def cautions(self) -> list[str]:
-        """What makes the figures less than they seem."""
-        around, steps, runs = self.circumstances, self.found.steps, self.found.at_capacity
-        others = max(step.other_cores for step in steps)
-        possible = {
-            "Stand-in weights, random numbers in the real architecture: the speed is that of the model, the verdicts mean "
-            "nothing.": around["stand_in"],
-            f"Other programs kept up to {others:.1f} of {around['cores']} cores busy: measure again on a quiet "
-            "machine.": around["server_is_here"] and others > _OTHERS * around["cores"],
-            "The 95th percentile rests on few requests: raise `--step-seconds` or `--repeats`.": runs
-            and sum(step.sent for step in runs) < _FEW_REQUESTS,
-            "Triton's metrics were not in reach: pass `--metrics-url` for queue, batch size and thresholds.": all(
-                step.batch is None for step in steps
-            ),
-        }
-        return [caution for caution, holds in possible.items() if holds]
-
-    @property
     def patches(self) -> dict[str, str]:
         """A kustomize patch for each component, where Triton's metrics gave the figures."""
         return self.recommendation.patches() if self.recommendation else {}
@@ -83,9 +61,8 @@ class Report:
         return {
             "headline": self.headline,
             "evidence": self.evidence,
-            "cautions": self.cautions,
             "capacity": self.found.capacity,
-            "bottleneck": asdict(self.bottleneck),
+            "bottleneck": self.bottleneck,
             "recommendation": None if self.recommendation is None else asdict(self.recommendation),
             "patches": self.patches,
             "circumstances": self.circumstances,
@@ -108,23 +85,16 @@ def render(report: Report, picture: bytes) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["code"] = _code
     environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
     return environment.from_string(_TEMPLATE.read_text()).render(
         report=report,
         recommended=report.recommendation,
         around=report.circumstances,
+        limiting=report.found.limiting,
         steps=sorted(report.found.steps, key=lambda step: step.offered),
         generator_bound=lambda step: generator_bound(step, report.circumstances["slo_p95_ms"]),
         picture=base64.b64encode(picture).decode(),
     )
-
-
-def _code(text: str) -> markupsafe.Markup:
-    """`text` with what stands between backticks as code."""
-    pieces = [str(markupsafe.escape(piece)) for piece in text.split("`")]
-    marked = [f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces)]
-    return markupsafe.Markup("".join(marked))  # noqa: S704 - each piece was escaped above
 
 
 def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:

@@ -34,6 +34,11 @@ class Found:
         """The lightest load that did not hold the target."""
         return min((step for step in self.steps if not step.met), key=lambda step: step.offered, default=None)
 
+    @property
+    def limiting(self) -> Step:
+        """That, or else the heaviest that did."""
+        return self.broken or max(self.steps, key=lambda step: step.offered)
+
 
 def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
     """Looks for the knee.

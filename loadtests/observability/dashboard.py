@@ -6,7 +6,7 @@ Starts an embedded Triton and a Prometheus with the rules of deploy/observabilit
 as much as it does, then more than its queue holds, and evaluates every panel's expressions at the end of each. Grafana
 itself is not run. Panels that need a GPU or a cluster get made-up series and are marked so.
 
-Prometheus runs `--faster` times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
+Prometheus runs six times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
 
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
+PHASE_SECONDS, FASTER = 60.0, 6
 NAMESPACE = "deepfake"
 #: Grafana's unit → factor and the unit that is written.
 _UNITS = {"percentunit": (100, "%"), "s": (1000, " ms"), "reqps": (1, "/s"), "cps": (1, "/s"), "short": (1, "")}
@@ -41,9 +42,9 @@ _COLUMNS = 3
 _HEAD = """\
 # The dashboard under load
 
-By `make dashboard` on {machine}; Triton, Prometheus and the load on the same machine. Prometheus ran {faster} times as
-fast as in a cluster. Each load lasts {seconds:g} s: one caller who pauses; {callers[at capacity]} more who do not;
-{callers[overload]} more. `panels.png` has the same over time. – stands for no value.
+By `make dashboard` on {machine}; Triton, Prometheus and the load on the same machine. Prometheus ran six times as fast
+as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not; 400 more. `panels.png` has the same
+over time. – stands for no value.
 
 | load | alerts that fire at its end |
 |---|---|
@@ -144,10 +145,8 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--observability", type=Path, default=Path("deploy/observability"))
     parser.add_argument("--output", type=Path, default=Path("loadtests/results/dashboard"), metavar="FOLDER")
-    parser.add_argument("--faster", type=int, default=6, help="than a cluster's (default: %(default)s)")
-    parser.add_argument("--phase-seconds", type=float, default=60.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
-    panels = read_panels(options.observability / "dashboard.json", options.faster)
+    panels = read_panels(options.observability / "dashboard.json", FASTER)
     options.output.mkdir(parents=True, exist_ok=True)
     server = EmbeddedTriton(options.repository, drain_seconds=1)
     try:
@@ -157,33 +156,27 @@ def main() -> None:
             exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
             targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
             prometheus = stack.enter_context(
-                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster)
+                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=FASTER)
             )
-            phases = _load(server.grpc_url, options.phase_seconds)
+            phases = _load(server.grpc_url)
             draw(prometheus, panels, phases, options.output / "panels.png")
             with DeepfakeClient(server.grpc_url) as client:
                 machine = f"{processor_name()}, {cores()} cores, {weights(client)}"
-            report = _HEAD.format(
-                machine=machine,
-                faster=options.faster,
-                seconds=options.phase_seconds,
-                callers=PHASES,
-                fired="\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, (_, end) in phases.items()),
-            )
-            report += table(prometheus, panels, phases)
+            fired = "\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, (_, end) in phases.items())
+            report = _HEAD.format(machine=machine, fired=fired) + table(prometheus, panels, phases)
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
     (options.output / "values.md").write_text(report)
     print(report, end="")
 
 
-def _load(url: str, phase_seconds: float) -> Phases:
+def _load(url: str) -> Phases:
     phases: Phases = {}
     with Callers(url, mixed=True):
         for phase, callers in PHASES.items():
             with Callers(url, callers, pause_seconds=0):
                 began = time.time()
-                time.sleep(phase_seconds)
+                time.sleep(PHASE_SECONDS)
                 phases[phase] = (began, time.time())
     return phases
 

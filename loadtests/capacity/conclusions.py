@@ -1,4 +1,4 @@
-"""From what was measured to the autoscaler's figures and the number of replicas."""
+"""What follows from a search: what the limit was, how many replicas to run, and when to add some."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .search import Found
+from .step import Step
+
+# A core that runs one Python process is busy long before it is full: garbage collection and the kernel come on top.
+_GENERATOR_CPU = 0.8
+_GENERATOR_LATE_SHARE = 0.1
+_SERVER_CPU = 0.85
+_GPU = 0.9
+_BUSY = 0.85
+_DECODE_SHARE = 0.5
 
 _SPARE = 1  # one replica may be drained, replaced, or lost with its node
 _LEAST_REPLICAS = 2
@@ -29,6 +38,34 @@ _PATCHED = {
         ),
     ),
 }
+
+
+def generator_bound(step: Step, slo_p95_ms: float) -> bool:
+    """Whether the step measured the load generator rather than the server."""
+    return step.generator_cpu >= _GENERATOR_CPU or step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
+
+
+def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:
+    """What kept the load from rising further: wrong answers, generator, none, latency, gpu, decoder, cpu, model, unknown.
+
+    Args:
+        cores: processors of the machine that the server is on, if it is this one.
+    """
+    step = found.limiting
+    if any(cause.startswith("wrong") for each in found.steps for cause in each.failures):
+        return "wrong answers"
+    if generator_bound(step, slo_p95_ms):
+        return "generator"
+    if found.broken is None:
+        return "none"
+    if found.capacity is None:
+        return "latency"
+    if (step.gpu or 0.0) >= _GPU:
+        return "gpu"
+    if (step.server_cores or 0.0) >= _SERVER_CPU * cores:
+        decoding = (step.decode_ms or 0.0) > _DECODE_SHARE * (step.compute_ms or math.inf)
+        return "decoder" if decoding else "cpu"
+    return "model" if (step.busy or 0.0) >= _BUSY else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
