@@ -19,7 +19,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from deepfake_cli.connection import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
@@ -44,9 +44,11 @@ _METRICS_PORT = 8002
 def main() -> None:
     options = parsed()
     try:
-        with _server(options) as (url, metrics_url, pid), _client(url, options) as client:
+        with _server(options) as (url, metrics_url, pid):
             setup = Setup(options.slo_p95_ms, options.step_seconds, metrics_url, pid)
-            report = _measure(url, setup, client, options)
+            arguments = types.client_options(options.payload, setup.deadline_seconds, options.credentials)
+            with DeepfakeClient(url, **arguments) as client:
+                report = _measure(url, setup, client, options)
         page = write(report, options.output)
     except (DeepfakeError, EmbeddedTritonError, OSError, ValueError) as error:
         _tell(f"capacity: {error}")
@@ -119,19 +121,13 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None, int 
     yield options.url, metrics_url, server_pid(host, int(port))
 
 
-def _client(url: str, options: argparse.Namespace) -> DeepfakeClient:
-    decode: Literal["client", "server"] = "server" if options.payload == "image" else "client"
-    files = options.credentials
-    return DeepfakeClient(url, decode=decode, max_retries=0, tls=files.tls, token=files.token)
-
-
 def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> Report:
     load = Load(
         url,
         frozenset(client.model_info().labels),
         options.payload,
         options.image_side,
-        tuple(known_answers(client, options.known_answers, options.known_rate, options.payload, 30.0)),
+        tuple(known_answers(client, options.known_answers, options.known_rate, options.payload)),
         options.known_rate,
         options.score_tolerance,
         setup.deadline_seconds,

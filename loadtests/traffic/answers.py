@@ -66,16 +66,12 @@ def contradicts(scores: Mapping[str, float], known: KnownAnswer, tolerance: floa
     return any(abs(scores[label] - score) > tolerance for label, score in known.scores.items())
 
 
-def ask(client: DeepfakeClient, payload: Payload, timeout_seconds: float) -> Verdict:
+def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
     """The verdict on an image file or on pixels."""
-    if isinstance(payload, bytes):
-        return client.classify(payload, timeout=timeout_seconds)
-    return client.classify_pixels(payload, timeout=timeout_seconds)
+    return client.classify(payload) if isinstance(payload, bytes) else client.classify_pixels(payload)
 
 
-def known_answers(
-    client: DeepfakeClient, file: Path | None, known_rate: float, payload: str, timeout_seconds: float
-) -> list[KnownAnswer]:
+def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[KnownAnswer]:
     """Those of a file; else, where some are to be sent, the server's own.
 
     Raises:
@@ -84,13 +80,13 @@ def known_answers(
     """
     if file:
         return read(file, payload)
-    return learn(client, payload, timeout_seconds) if known_rate else []
+    return learn(client, payload) if known_rate else []
 
 
-def learn(client: DeepfakeClient, payload: str, timeout_seconds: float) -> list[KnownAnswer]:
+def learn(client: DeepfakeClient, payload: str) -> list[KnownAnswer]:
     """Asks the server, before the load, for its verdicts on eight drawn images."""
     images = [_as_payload(file, payload) for file in drawn()]
-    return [KnownAnswer(image, dict(ask(client, image, timeout_seconds).scores)) for image in images]
+    return [KnownAnswer(image, dict(ask(client, image).scores)) for image in images]
 
 
 def read(path: Path, payload: str) -> list[KnownAnswer]:

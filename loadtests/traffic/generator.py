@@ -18,9 +18,9 @@ from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
 from .answers import SCORE_TOLERANCE, cause_of, wrong
 from .loops import Arrivals, Sample, Schedule, closed_loop, open_loop
+from .options import client_options
 from .pool import Item, KnownAnswer, Stream
 
-_CONNECTIONS = 100_000
 _START_SECONDS = 60.0
 
 
@@ -159,15 +159,8 @@ class ClientSender:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
-        self.client = AsyncDeepfakeClient(
-            load.url,
-            decode="server" if load.payload == "image" else "client",
-            timeout=load.deadline_seconds,
-            tls=load.credentials.tls,
-            token=load.credentials.token,
-            max_retries=0,
-            max_connections=_CONNECTIONS,
-        )
+        arguments = client_options(load.payload, load.deadline_seconds, load.credentials)
+        self.client = AsyncDeepfakeClient(load.url, **arguments)
 
     def next(self) -> Item:
         return self._stream.next()

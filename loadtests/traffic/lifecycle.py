@@ -45,15 +45,17 @@ def _init(environment: Environment, **_: Any) -> None:
     if isinstance(runner, WorkerRunner):
         return  # the master decides for all
     try:
-        if environment.host:
-            environment.user_classes[:] = _fitting(environment, all_of_them=bool(options.user_classes))
+        if environment.host or options.headless:
+            environment.user_classes[:] = _fitting(environment)
             credentials(options).check(environment.host.split(","))
     except ValueError as error:
         _exit(error, 2)
     if options.shape:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = runner
-    if options.headless:  # what targets ask beforehand is then no part of --run-time
+    if options.headless and not isinstance(
+        runner, MasterRunner
+    ):  # what targets ask beforehand is then no part of --run-time
         try:
             _open_targets(environment)
         except (ValueError, DeepfakeError) as error:
@@ -66,26 +68,29 @@ def _exit(error: Exception, status: int) -> None:
     sys.exit(status)
 
 
-def _fitting(environment: Environment, *, all_of_them: bool) -> list[Any]:
+def _fitting(environment: Environment) -> list[Any]:
     """Classes that --host has a URL for."""
     classes: list[Any] = environment.user_classes
     fitting = [each for each in classes if urls_for(environment.host, each.schemes)]
-    if not fitting or (all_of_them and len(fitting) < len(classes)):
-        missing = next(each for each in classes if each not in fitting)
-        raise ValueError(f"--host has no {missing.schemes[0]}:// URL, as {missing.__name__} needs")
+    if not fitting:
+        raise ValueError(f"--host has no {classes[0].schemes[0]}:// URL, as {classes[0].__name__} needs")
     return fitting
 
 
 def _test_start(environment: Environment, **_: Any) -> None:
-    """In each process that has users: open the targets, which asks the server, before the load."""
+    """In each process: open the targets, which asks the server, before the load."""
+    runner = environment.runner
     try:
-        if not isinstance(environment.runner, WorkerRunner):
-            _fitting(environment, all_of_them=True)  # the page may have another --host
-        if not isinstance(environment.runner, MasterRunner):
-            _open_targets(environment)
+        if not isinstance(runner, WorkerRunner):
+            _fitting(environment)  # the page may have another --host
+        _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
         environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
+        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
+            print(f"loadtest: {error}", file=sys.stderr)
+            environment.process_exit_code = 1
+            gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
 
 
 def _open_targets(environment: Environment) -> None:
@@ -105,7 +110,7 @@ def _close_targets(environment: Environment, **_: Any) -> None:
 def _quitting(environment: Environment, **_: Any) -> None:
     """The exit code, by the one process that has all figures."""
     options, runner, total = environment.parsed_options, environment.runner, environment.stats.total
-    if isinstance(runner, WorkerRunner):
+    if isinstance(runner, WorkerRunner) or environment.process_exit_code is not None:
         return
     found = broken(total, options.slo_p95_ms, options.max_failure_rate)
     found += ["users raised exceptions, see above"] if runner.exceptions else []

@@ -88,6 +88,18 @@ def credentials(options: Namespace) -> CredentialFiles:
     return CredentialFiles(*(Path(file) if file else None for file in files))
 
 
+def client_options(payload: str, deadline_seconds: float, files: CredentialFiles) -> dict[str, Any]:
+    """For either client: no retries, so that every failure is seen, and no waiting for a connection."""
+    return {
+        "decode": "server" if payload == "image" else "client",
+        "timeout": deadline_seconds,
+        "tls": files.tls,
+        "token": files.token,
+        "max_retries": 0,
+        "max_connections": 100_000,
+    }
+
+
 def urls_for(host: str | None, schemes: Iterable[str]) -> list[str]:
     """Those of the URLs in --host, separated by commas, that begin with one of the schemes."""
     return [url for url in (host or "").split(",") if url.partition("://")[0] in schemes]

@@ -13,13 +13,11 @@ import grpc.experimental.gevent
 from deepfake_client import DeepfakeClient, DeepfakeError
 
 from .answers import alike, ask, cause_of, known_answers, wrong
-from .options import credentials
+from .options import client_options, credentials
 from .pool import Item, Stream
 
 _log = logging.getLogger("loadtests")
 
-# One for each request on its way: HTTP carries one at a time, and none may wait here for a connection.
-_CONNECTIONS = 100_000
 _LATE_SECONDS = 0.1
 
 
@@ -33,8 +31,6 @@ class RequestFailedError(Exception):
 class Target:
     """A client for each URL, what it sends and what it knows of the answers; shared by all users of a class here.
 
-    Without retries, so that every failure is seen.
-
     Raises:
         ValueError: the file of known answers cannot be used, or the replicas have different labels.
         DeepfakeError: the server does not answer.
@@ -42,19 +38,9 @@ class Target:
 
     def __init__(self, urls: Sequence[str], options: Namespace) -> None:
         grpc.experimental.gevent.init_gevent()  # in each process, before its first channel and after any fork
-        self._options, files = options, credentials(options)
-        self._clients = [
-            DeepfakeClient(
-                url,
-                decode="server" if options.payload == "image" else "client",
-                timeout=options.deadline_seconds,
-                tls=files.tls,
-                token=files.token,
-                max_retries=0,
-                max_connections=_CONNECTIONS,
-            )
-            for url in urls
-        ]
+        self._options = options
+        arguments = client_options(options.payload, options.deadline_seconds, credentials(options))
+        self._clients = [DeepfakeClient(url, **arguments) for url in urls]
         self._latest = 0.0
         self._told: set[str] = set()
         try:
@@ -70,7 +56,7 @@ class Target:
         if len(labels) > 1:
             raise ValueError("the replicas serve models with different labels")
         file = Path(options.known_answers) if options.known_answers else None
-        known = known_answers(self._clients[0], file, options.known_rate, options.payload, options.deadline_seconds)
+        known = known_answers(self._clients[0], file, options.known_rate, options.payload)
         if known and alike(known, options.score_tolerance):
             _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
         stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
@@ -79,7 +65,7 @@ class Target:
     def send(self, item: Item) -> RequestFailedError | None:
         """Sends an image and judges the answer; the log has one example of each cause of failures."""
         try:
-            verdict = ask(next(self._turn), item.payload, self._options.deadline_seconds)
+            verdict = ask(next(self._turn), item.payload)
         except DeepfakeError as error:
             cause, example = cause_of(error), str(error)
         else:

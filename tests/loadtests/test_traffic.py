@@ -81,7 +81,7 @@ def test_a_model_that_cannot_tell_images_apart_is_noticed() -> None:
     telling = FakeTransport(probabilities=lambda pixels: [pixels.mean() / 255, 1 - pixels.mean() / 255])
     for transport, expected in ((same, True), (telling, False)):
         with DeepfakeClient(transport=transport) as client:
-            assert alike(learn(client, "pixels", 10), 0.02) is expected
+            assert alike(learn(client, "pixels"), 0.02) is expected
 
 
 def test_known_answers_are_read_from_what_classify_wrote(tmp_path: Path) -> None:
