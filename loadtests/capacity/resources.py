@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,28 +65,21 @@ class Usage:
     """
 
     def __init__(self, server: int | None, generators: Sequence[int]) -> None:
-        self._server, self._generators = server, generators
-        self._began, self._before = time.monotonic(), self._read()
+        self._server = [] if server is None else family(server)
+        self._ours = [psutil.Process(pid) for pid in (os.getpid(), *generators)]
+        self.cores()
 
     def cores(self) -> tuple[float | None, float, list[float]]:
-        """Of the server, of everybody but it and us, and of each load generator."""
-        elapsed = time.monotonic() - self._began
-        server, busy, own, *generators = (
-            (now - before) / elapsed for now, before in zip(self._read(), self._before, strict=True)
-        )
+        """Of the server, of everybody but it and us, and of each load generator; psutil counts from the last call on."""
+        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+        server = sum(_cores(each) for each in self._server)
+        own, *generators = (_cores(each) for each in self._ours)
         others = max(busy - server - own - sum(generators), 0.0)
-        return (server if self._server is not None else None), others, generators
-
-    def _read(self) -> list[float]:
-        times = psutil.cpu_times()
-        busy = times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
-        server = sum(_seconds(each.pid) for each in family(self._server)) if self._server is not None else 0.0
-        return [server, busy, *map(_seconds, (os.getpid(), *self._generators))]
+        return (server if self._server else None), others, generators
 
 
-def _seconds(pid: int) -> float:
+def _cores(process: psutil.Process) -> float:
     try:
-        times = psutil.Process(pid).cpu_times()
+        return float(process.cpu_percent()) / 100
     except psutil.Error:
         return 0.0
-    return float(times.user + times.system)
