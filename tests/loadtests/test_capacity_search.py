@@ -204,7 +204,7 @@ def test_the_patch_replaces_what_the_component_sets(component: str, file: str) -
 def report(found: Found, **changes: Any) -> Report:
     around: dict[str, Any] = {
         "date": "2030-01-01 00:00 UTC",
-        "command": "python loadtests/capacity.py",
+        "command": "python -m loadtests.capacity",
         "url": "grpc://triton:8001",
         "server_is_here": True,
         "payload": "pixels",
