@@ -42,9 +42,9 @@ _COLUMNS = 3
 _HEAD = """\
 # The dashboard under load
 
-By `make dashboard` on {machine}; Triton, Prometheus and the load on the same machine. Prometheus ran six times as fast
-as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not; 400 more. `panels.png` has the same
-over time. – stands for no value.
+By `make dashboard`; Triton, Prometheus and the load on the same machine: {machine}.
+Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not;
+400 more. `panels.png` has the same over time. – stands for no value.
 
 | load | alerts that fire at its end |
 |---|---|
