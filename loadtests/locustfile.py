@@ -33,13 +33,10 @@ class ClassifyingUser(User):
     target: ClassVar[Target | None] = None
 
     def on_start(self) -> None:
-        if self.target is None:
-            return
         options = self.environment.parsed_options
         self._payload = options.payload
         self._on_their_way = Group()
         self._schedule = Schedule(options.rate, options.arrivals, time.perf_counter()) if options.rate else None
-        self._item = self.target.stream.next()
 
     def wait_time(self) -> float:
         """Seconds until the next request is due."""
@@ -47,24 +44,19 @@ class ClassifyingUser(User):
 
     @task
     def classify(self) -> None:
-        target = self.target
-        if target is None:
-            raise StopUser  # the run is being ended, with the reason on stderr
-        item = self._item
-        if self._schedule is None:
+        if (target := self.target) is None:
+            raise StopUser  # the server did not answer before the load, which fails the run
+        item, schedule = target.stream.next(), self._schedule
+        if schedule is None:
             self._send(target, item, time.perf_counter())
-        elif time.perf_counter() >= self._schedule.due:
-            target.left(self._schedule.due)
-            self._on_their_way.spawn(self._send, target, item, self._schedule.due)
-            self._schedule.advance()
-        else:
-            return  # the first one is not due yet
-        self._item = target.stream.next()
+        elif time.perf_counter() >= schedule.due:  # the first one may not be due yet
+            target.left(schedule.due)
+            self._on_their_way.spawn(self._send, target, item, schedule.due)
+            schedule.advance()
 
     def on_stop(self) -> None:
-        if self.target is not None:
-            self._on_their_way.join(timeout=self.environment.stop_timeout)
-            self._on_their_way.kill()
+        self._on_their_way.join(timeout=self.environment.stop_timeout)
+        self._on_their_way.kill()
 
     def _send(self, target: Target, item: Item, since: float) -> None:
         failed = target.send(item)

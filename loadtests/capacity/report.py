@@ -1,25 +1,25 @@
-"""report.html, report.json and the plots."""
+"""report.html, report.json and the picture."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from .bottleneck import Bottleneck, disturbed, generator_bound
-from .plots import draw
-from .recommendation import Recommendation, scaling_patch
+from .conclusions import Recommendation, generator_bound
 from .search import Found
+from .step import Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-# Ten of these are above the 95th percentile.
-_FEW_REQUESTS = 200
-_COMPONENTS = {"autoscaling-keda": "ScaledObject", "autoscaling-hpa": "HorizontalPodAutoscaler"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +29,8 @@ class Report:
     circumstances: dict[str, Any]
     """Where, when and how it was measured; `capacity.__main__` makes it."""
     found: Found
-    bottleneck: Bottleneck
+    bottleneck: str
     recommendation: Recommendation | None
-
-    @property
-    def cautions(self) -> list[str]:
-        """What makes the figures less than they seem."""
-        around, steps, runs = self.circumstances, self.found.steps, self.found.at_capacity
-        here, cores = around["server_is_here"], around["cores"]
-        noisy = [step for step in steps if disturbed(step, cores, server_is_here=here)]
-        most = max((step.other_cores for step in noisy), default=0.0)
-        bound = sum(generator_bound(step, around["slo_p95_ms"]) for step in steps)
-        hits = sum(step.cache_hits for step in steps)
-        possible = {
-            "Stand-in weights: random numbers in the real architecture. Speed is that of the model; verdicts mean "
-            "nothing.": around["stand_in"],
-            f"Other programs kept up to {most:.1f} of {cores} cores busy in {len(noisy)} of {len(steps)} steps. On a quiet "
-            "machine the capacity is higher: measure again there before you rely on it.": noisy,
-            f"Server and load generator shared {cores} cores. The generator's part is in the table; with the callers "
-            "elsewhere, the server has that too.": here and cores <= 4,
-            f"In {bound} of {len(steps)} steps the load generator was late or busy; they are marked.": bound
-            and self.bottleneck.name != "generator",
-            f"{hits:,.0f} requests were answered from the server's response cache. Only images with known scores repeat: "
-            "`--known-rate 0` sends none.": hits,
-            "The 95th percentile rests on few requests: raise --step-seconds or --repeats.": runs
-            and sum(step.sent for step in runs) < _FEW_REQUESTS,
-            "Triton's metrics were not in reach: pass --metrics-url for queue, batch size and thresholds.": all(
-                step.batch is None for step in steps
-            ),
-        }
-        return [caution for caution, holds in possible.items() if holds]
 
     @property
     def headline(self) -> str:
@@ -75,66 +47,83 @@ class Report:
         runs, broken = self.found.at_capacity, self.found.broken
         if not runs:
             return ""
-        times = "once" if len(runs) == 1 else f"{len(runs)} times"
         above = f"{broken.offered:.3g} per second broke it" if broken else "no heavier load was broken"
-        shown = [f"{p95:,.0f}" for p95 in sorted({step.p95_ms for step in runs})]
-        spread = shown[0] if len(shown) == 1 else f"{shown[0]} to {shown[-1]}"
+        p95 = [step.p95_ms for step in runs]
         requests = sum(step.sent for step in runs)
-        return f"Measured {times} at that load, {requests:,} requests: p95 {spread} ms; {above}."
+        return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
 
+    @property
     def patches(self) -> dict[str, str]:
         """A kustomize patch for each component, where Triton's metrics gave the figures."""
-        if self.recommendation is None or self.recommendation.pending is None:
-            return {}
-        return {component: scaling_patch(self.recommendation, kind) for component, kind in _COMPONENTS.items()}
+        return self.recommendation.patches() if self.recommendation else {}
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "headline": self.headline,
             "evidence": self.evidence,
-            "cautions": self.cautions,
             "capacity": self.found.capacity,
-            "bottleneck": asdict(self.bottleneck),
+            "bottleneck": self.bottleneck,
             "recommendation": None if self.recommendation is None else asdict(self.recommendation),
-            "patches": self.patches(),
+            "patches": self.patches,
             "circumstances": self.circumstances,
             "steps": [step.to_dict() for step in self.found.steps],
         }
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Writes all files; returns the path of report.html."""
-    pictures = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
-    files = {
-        **pictures,
-        "report.json": json.dumps(report.to_dict(), indent=2, allow_nan=False).encode() + b"\n",
-        "report.html": render(report, pictures).encode(),
-    }
+    """Writes report.html, report.json and report.png; returns the path of the first."""
+    picture = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    (folder / "report.png").write_bytes(picture)
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    (folder / "report.html").write_text(render(report, picture))
     return folder / "report.html"
 
 
-def render(report: Report, pictures: dict[str, bytes]) -> str:
+def render(report: Report, picture: bytes) -> str:
     """The page: everything it shows is in it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["code"] = _code
     environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
     return environment.from_string(_TEMPLATE.read_text()).render(
         report=report,
+        recommended=report.recommendation,
         around=report.circumstances,
+        limiting=report.found.limiting,
         steps=sorted(report.found.steps, key=lambda step: step.offered),
-        has_gpu=any(step.gpu is not None for step in report.found.steps),
         generator_bound=lambda step: generator_bound(step, report.circumstances["slo_p95_ms"]),
-        pictures={name: base64.b64encode(content).decode() for name, content in pictures.items()},
+        picture=base64.b64encode(picture).decode(),
     )
 
 
-def _code(text: str) -> markupsafe.Markup:
-    """`text` with what stands between backticks as code."""
-    pieces = [str(markupsafe.escape(piece)) for piece in text.split("`")]
-    marked = [f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces)]
-    return markupsafe.Markup("".join(marked))  # noqa: S704 - each piece was escaped above
+def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:
+    """PNG over the offered load, a point for each run: latency against the target, and what was full."""
+    steps = sorted(found.steps, key=lambda step: step.offered)
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    latency, usage = figure.subplots(1, 2)
+    lines: list[tuple[Axes, str, Callable[[Step], float | None]]] = [
+        (latency, "p50", lambda step: step.p50_ms),
+        (latency, "p95", lambda step: step.p95_ms),
+        (usage, "server's CPU", lambda step: None if step.server_cores is None else step.server_cores / cores),
+        (usage, "GPU", lambda step: step.gpu),
+        (usage, "model computing", lambda step: step.busy),
+        (usage, "load generator's core", lambda step: step.generator_cpu),
+    ]
+    for (axes, label, value), marker in zip(lines, "osDX^v", strict=True):  # markers for print in grey
+        points = [(step.offered, y) for step in steps if (y := value(step)) is not None and math.isfinite(y)]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
+    latency.axhline(slo_p95_ms, color="black", label="target for p95")
+    latency.set_ylabel("Latency in ms")
+    usage.set_ylabel("Share that is used")
+    usage.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axes in (latency, usage):
+        if found.capacity is not None:
+            axes.axvline(found.capacity, color="grey", linestyle="--", label="capacity")
+        axes.set_xlabel("Offered images per second")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

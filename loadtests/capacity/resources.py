@@ -1,16 +1,15 @@
-"""Who uses the machine's processors: the server, the load generators, and whoever else is there."""
+"""What a measurement ran on, and who used the processors: the server, the load generators, and others."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from deepfake_client import DeepfakeClient
 
 
 def cores() -> int:
@@ -27,17 +26,24 @@ def processor_name() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
+def weights(client: DeepfakeClient) -> str:
+    """What the server computes with, in a few words."""
+    provenance = client.provenance()
+    if provenance is None:
+        return "weights unknown"
+    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
+
+
 def server_pid(host: str, port: int) -> int | None:
     """The process on this machine that listens on the port; None when it is elsewhere, or hidden from this user."""
-    try:
-        asked = {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
-        ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
-        if not any(address in ours or address.startswith("127.") for address in asked):
-            return None
-        connections = psutil.net_connections("tcp")
-    except (psutil.AccessDenied, OSError):
+    ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
+    if host.strip("[]") not in {"localhost", *ours}:
         return None
-    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.laddr and each.pid)
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.pid)
     return next((each.pid for each in listening if each.laddr.port == port), None)
 
 
@@ -59,28 +65,21 @@ class Usage:
     """
 
     def __init__(self, server: int | None, generators: Sequence[int]) -> None:
-        self._server, self._generators = server, generators
-        self._began, self._before = time.monotonic(), self._read()
+        self._server = [] if server is None else family(server)
+        self._ours = [psutil.Process(pid) for pid in (os.getpid(), *generators)]
+        self.cores()
 
     def cores(self) -> tuple[float | None, float, list[float]]:
-        """Of the server, of everybody but it and us, and of each load generator."""
-        elapsed = time.monotonic() - self._began
-        server, busy, own, *generators = (
-            (now - before) / elapsed for now, before in zip(self._read(), self._before, strict=True)
-        )
+        """Of the server, of everybody but it and us, and of each load generator; psutil counts from the last call on."""
+        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+        server = sum(_cores(each) for each in self._server)
+        own, *generators = (_cores(each) for each in self._ours)
         others = max(busy - server - own - sum(generators), 0.0)
-        return (server if self._server is not None else None), others, generators
-
-    def _read(self) -> list[float]:
-        times = psutil.cpu_times()
-        busy = times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
-        server = sum(_seconds(each.pid) for each in family(self._server)) if self._server is not None else 0.0
-        return [server, busy, *map(_seconds, (os.getpid(), *self._generators))]
+        return (server if self._server else None), others, generators
 
 
-def _seconds(pid: int) -> float:
+def _cores(process: psutil.Process) -> float:
     try:
-        times = psutil.Process(pid).cpu_times()
+        return float(process.cpu_percent()) / 100
     except psutil.Error:
         return 0.0
-    return float(times.user + times.system)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from .step import Step
 
-#: Runs a step of so many requests per second; the flag says that this load was offered before.
-Offer = Callable[[float, bool], Step]
-
 # Shares of what the server does at most. The knee lies above a half of it for every target that is a few times the time
 # of one image, and there the steps are closer.
 LADDER = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25)
@@ -37,18 +34,24 @@ class Found:
         """The lightest load that did not hold the target."""
         return min((step for step in self.steps if not step.met), key=lambda step: step.offered, default=None)
 
+    @property
+    def limiting(self) -> Step:
+        """That, or else the heaviest that did."""
+        return self.broken or max(self.steps, key=lambda step: step.offered)
 
-def search(offer: Offer, most: float, repeats: int) -> Found:
+
+def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
     """Looks for the knee.
 
     Args:
+        offer: runs a step of so many requests per second.
         most: estimate of what the server does at most, in requests per second.
         repeats: how often the load that holds is offered in all, and how often it must hold.
     """
     steps: list[Step] = []
 
     def held(rate: float) -> bool:
-        steps.append(offer(rate, any(step.offered == rate for step in steps)))
+        steps.append(offer(rate))
         return steps[-1].met
 
     good, bad = _climb(held, most)
@@ -68,15 +71,12 @@ def search(offer: Offer, most: float, repeats: int) -> Found:
 def _climb(held: Callable[[float], bool], most: float) -> tuple[float, float]:
     """(highest load that held, lowest that did not), 0 for none."""
     good = 0.0
-    for share in LADDER:
-        if not held(most * share):
-            return (good, most * share) if good else _descend(held, most * share)
-        good = most * share
-    # The estimate was too low, as it is when the first callers met a server that had yet to warm up.
-    for _ in range(_MOST_STEPS // 2):
-        if not held(good * _GROWTH):
-            return good, good * _GROWTH
-        good *= _GROWTH
+    # The estimate is too low where the first callers met a server that had yet to warm up, so that it goes on above.
+    shares = [*LADDER, *(LADDER[-1] * _GROWTH**power for power in range(1, _MOST_STEPS // 2))]
+    for load in (most * share for share in shares):
+        if not held(load):
+            return (good, load) if good else _descend(held, load)
+        good = load
     return good, 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -17,20 +18,27 @@ from .triton_metrics import DECODER, MODEL, ModelCounters, Scrape, scrape
 
 _SAMPLE_SECONDS = 0.2
 _LEAD_SECONDS = 0.3  # for the orders to arrive before the step begins
+_SETTLE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What stays the same over all steps."""
+    """What stays the same over all steps; `server` is its process id, where it is on this machine."""
 
     slo_p95_ms: float
-    settle_seconds: float
-    """Load before the measurement, so that it does not begin with an empty queue."""
     step_seconds: float
-    deadline_seconds: float
     metrics_url: str | None
     server: int | None
-    """Process id of the server, where it is on this machine."""
+
+    @property
+    def deadline_seconds(self) -> float:
+        """How long a request waits for its answer."""
+        return max(5 * self.slo_p95_ms / 1000, 10.0)
+
+    @property
+    def settle_seconds(self) -> float:
+        """Load before the measurement, so that it does not begin with an empty queue."""
+        return max(self.step_seconds * _SETTLE_SHARE, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +46,6 @@ class Step:
     """What came of one offered load. Times in ms, rates per second, shares from 0 to 1; None where it is unknown."""
 
     offered: float
-    repeat: bool
-    """Whether this load was offered before."""
     sent: int
     answered: float
     """Right answers per second."""
@@ -63,43 +69,44 @@ class Step:
     compute_ms: float | None
     decode_ms: float | None
     """Queue and compute time of the decoder together, where it was used."""
-    queue_to_compute: float | None
     pending: float | None
     """Mean of the requests waiting in the server's queues."""
     busy: float | None
     """Share of the time in which the classifier was computing, with instances that take turns."""
-    cache_hits: float
+
+    @property
+    def queue_to_compute(self) -> float | None:
+        """What the autoscaler's second trigger looks at."""
+        return self.queue_ms / self.compute_ms if self.queue_ms is not None and self.compute_ms else None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity."""
         return {name: None if value == math.inf else value for name, value in asdict(self).items()}
 
 
-def run_step(generators: Generators, setup: Setup, offered: float, seed: int, *, repeat: bool) -> Step:
+def run_step(generators: Generators, setup: Setup, offered: float, seed: int) -> Step:
     """Offers `offered` requests per second."""
     begin = time.monotonic() + _LEAD_SECONDS
     measure_from = begin + setup.settle_seconds
     end = measure_from + setup.step_seconds
     generators.begin(offered, begin, measure_from, end, seed)
     time.sleep(max(measure_from - time.monotonic(), 0))
-    usage, before, seen = Usage(setup.server, generators.pids), _scrape(setup), []
+    usage, scrapes = Usage(setup.server, generators.pids), _scrape(setup)
     while time.monotonic() < end:
-        if (now := _scrape(setup)) is not None:
-            seen.append(now)
         time.sleep(_SAMPLE_SECONDS)
-    (server, others, ours), after = usage.cores(), _scrape(setup)
+        scrapes += _scrape(setup)
+    server, others, ours = usage.cores()
     samples = generators.collect(setup.settle_seconds + setup.step_seconds + setup.deadline_seconds + 30)
-    model, decoder = _growth(before, after, MODEL), _growth(before, after, DECODER)
+    model, decoder = _growth(scrapes, MODEL), _growth(scrapes, DECODER)
     latencies = sorted(latency for sample in samples for latency in sample.latencies_ms)
     late = [value for sample in samples for value in sample.late_ms]
     failures = sum((sample.failures for sample in samples), Counter[str]())
     sent = len(latencies) + failures.total()
     p50, p95, p99 = (percentile(latencies, sent, share) for share in (0.50, 0.95, 0.99))
-    gpu = [each.gpu for each in seen if each.gpu is not None]
+    gpu = [each.gpu for each in scrapes if each.gpu is not None]
     busy = model.busy(setup.step_seconds)
     return Step(
         offered=offered,
-        repeat=repeat,
         sent=sent,
         answered=sum(len(sample.answered_at) for sample in samples) / setup.step_seconds,
         p50_ms=p50,
@@ -116,22 +123,18 @@ def run_step(generators: Generators, setup: Setup, offered: float, seed: int, *,
         queue_ms=model.queue_ms,
         compute_ms=model.compute_ms,
         decode_ms=None if decoder.compute_ms is None else decoder.compute_ms + (decoder.queue_ms or 0.0),
-        queue_to_compute=model.queue_to_compute,
-        pending=fmean(each.pending for each in seen) if seen else None,
+        pending=fmean(each.pending for each in scrapes) if scrapes else None,
         busy=None if busy is None else min(busy, 1.0),
-        cache_hits=model.cache_hits,
     )
 
 
-def _growth(before: Scrape | None, after: Scrape | None, model: str) -> ModelCounters:
-    if before is None or after is None:
-        return ModelCounters()
-    return after.models[model].since(before.models[model])
+def _growth(scrapes: list[Scrape], model: str) -> ModelCounters:
+    return scrapes[-1].models[model].since(scrapes[0].models[model]) if scrapes else ModelCounters()
 
 
-def _scrape(setup: Setup) -> Scrape | None:
+def _scrape(setup: Setup) -> list[Scrape]:
     """None also when the endpoint does not answer now: a search of minutes does not end for that."""
-    try:
-        return scrape(setup.metrics_url) if setup.metrics_url else None
-    except OSError:
-        return None
+    if setup.metrics_url:
+        with contextlib.suppress(OSError):
+            return [scrape(setup.metrics_url)]
+    return []

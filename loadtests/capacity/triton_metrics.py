@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 MODEL, DECODER = "deepfake_vs_real", "image_decoder"
 
 _TIMEOUT_SECONDS = 5.0
 _LINE = re.compile(r"^(nv_\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _MODEL_LABEL = re.compile(r'(?:^|,)model="([^"]*)"')
-_COUNTERS = {
-    "requests": "nv_inference_request_success",
-    "images": "nv_inference_count",
-    "executions": "nv_inference_exec_count",
-    "queue_us": "nv_inference_queue_duration_us",
-    "compute_us": "nv_inference_compute_infer_duration_us",
-    "cache_hits": "nv_cache_num_hits_per_model",
-}
+#: In the order of the fields of ModelCounters.
+_COUNTERS = (
+    "nv_inference_request_success",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_queue_duration_us",
+    "nv_inference_compute_infer_duration_us",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,9 @@ class ModelCounters:
     executions: float = 0.0
     queue_us: float = 0.0
     compute_us: float = 0.0
-    cache_hits: float = 0.0
 
     def since(self, before: ModelCounters) -> ModelCounters:
-        return ModelCounters(*(getattr(self, each.name) - getattr(before, each.name) for each in fields(self)))
+        return ModelCounters(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     @property
     def batch(self) -> float | None:
@@ -52,11 +50,6 @@ class ModelCounters:
     def compute_ms(self) -> float | None:
         """Mean time that a request spent in the model, which is that of the whole batch it was in."""
         return self.compute_us / self.requests / 1000 if self.requests else None
-
-    @property
-    def queue_to_compute(self) -> float | None:
-        """What the autoscaler's second trigger looks at."""
-        return self.queue_us / self.compute_us if self.compute_us else None
 
     def busy(self, seconds: float) -> float | None:
         """Share of `seconds` in which the model computed; over 1 with instances that compute at once."""
@@ -75,7 +68,11 @@ class Scrape:
 
 
 def scrape(url: str) -> Scrape:
-    """Reads the endpoint."""
+    """Reads the endpoint.
+
+    Raises:
+        OSError: it does not answer, or is no Triton's; names the URL.
+    """
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http, checked by the command
             text = response.read().decode("utf-8", "replace")
@@ -90,10 +87,7 @@ def scrape(url: str) -> Scrape:
             values[name, model[1]] += float(value)
     gpus = [float(value) for name, _, value in found if name == "nv_gpu_utilization"]
     return Scrape(
-        models={
-            model: ModelCounters(**{field: values[name, model] for field, name in _COUNTERS.items()})
-            for model in (MODEL, DECODER)
-        },
+        models={model: ModelCounters(*(values[name, model] for name in _COUNTERS)) for model in (MODEL, DECODER)},
         pending=sum(values["nv_inference_pending_request_count", model] for model in (MODEL, DECODER)),
         gpu=sum(gpus) / len(gpus) if gpus else None,
     )

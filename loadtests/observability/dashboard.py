@@ -6,7 +6,7 @@ Starts an embedded Triton and a Prometheus with the rules of deploy/observabilit
 as much as it does, then more than its queue holds, and evaluates every panel's expressions at the end of each. Grafana
 itself is not run. Panels that need a GPU or a cluster get made-up series and are marked so.
 
-Prometheus runs `--faster` times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
+Prometheus runs six times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
 """
 
 from __future__ import annotations
@@ -16,48 +16,49 @@ import json
 import math
 import re
 import sys
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+from matplotlib.figure import Figure
 
-from loadtests.capacity.resources import cores, processor_name
+from loadtests.capacity.resources import cores, processor_name, weights
 from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
 from loadtests.observability.prometheus import LocalPrometheus, Target
 from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
+PHASE_SECONDS, FASTER = 60.0, 6
 NAMESPACE = "deepfake"
-#: Grafana's unit → factor, digits and the unit that is written.
-_UNITS = {
-    "percentunit": (100, 1, "%"),
-    "s": (1000, 1, " ms"),
-    "reqps": (1, 2, "/s"),
-    "cps": (1, 2, "/s"),
-    "short": (1, 2, ""),
-}
+#: Grafana's unit → factor and the unit that is written.
+_UNITS = {"percentunit": (100, "%"), "s": (1000, " ms"), "reqps": (1, "/s"), "cps": (1, "/s"), "short": (1, "")}
 _COLUMNS = 3
+_HEAD = """\
+# The dashboard under load
+
+By `make dashboard`; Triton, Prometheus and the load on the same machine: {machine}.
+Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not;
+400 more. `panels.png` has the same over time. – stands for no value.
+
+| load | alerts that fire at its end |
+|---|---|
+{fired}
+"""
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A panel with the title of the row it is in, Grafana's name of its unit, and legend and expression of each query."""
 
     row: str
     title: str
     unit: str
-    queries: tuple[tuple[str, str], ...]
+    queries: list[tuple[str, str]]
 
     @property
     def made_up(self) -> bool:
@@ -76,7 +77,7 @@ def read_panels(dashboard: Path, faster: int) -> list[Panel]:
         if entry["type"] == "row":
             row = entry["title"]
             continue
-        queries = tuple((target["legendFormat"], fill_in(target["expr"], faster)) for target in entry["targets"])
+        queries = [(target["legendFormat"], fill_in(target["expr"], faster)) for target in entry["targets"]]
         panels.append(Panel(row, entry["title"], entry["fieldConfig"]["defaults"]["unit"], queries))
     return panels
 
@@ -112,34 +113,31 @@ def _name(legend: str, labels: Mapping[str, str]) -> str:
 def _formatted(value: float, unit: str) -> str:
     if math.isnan(value):
         return "–"
-    factor, digits, suffix = _UNITS[unit]
-    return f"{value * factor:.{digits}f}".removesuffix("." + "0" * digits) + suffix
+    factor, suffix = _UNITS[unit]
+    return f"{round(value * factor, 2):g}{suffix}"
 
 
 def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
     """Write a PNG of every panel whose series are Triton's own."""
     shown = [panel for panel in panels if not panel.made_up]
-    begin, end = min(begin for begin, _ in phases.values()), max(end for _, end in phases.values())
+    (begin, _), *_, (_, end) = phases.values()
     rows = math.ceil(len(shown) / _COLUMNS)
-    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
-    for panel, axis in zip(shown, axes.flat, strict=False):
-        factor, _, unit = _UNITS[panel.unit]
+    figure = Figure(figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
+    for place, panel in enumerate(shown, 1):
+        axis = figure.add_subplot(rows, _COLUMNS, place)
+        factor, unit = _UNITS[panel.unit]
         for legend, expression in panel.queries:
             for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
                 moments, values = [at - begin for at, _ in samples], [value * factor for _, value in samples]
                 axis.plot(moments, values, label=_name(legend, labels), linewidth=1.3)
         for number, (name, (start, stop)) in enumerate(phases.items()):
             axis.axvspan(start - begin, stop - begin, color="0.5", alpha=0.06 + 0.08 * number, linewidth=0)
-            middle = (start + stop) / 2 - begin
-            axis.text(middle, 1.02, name, transform=axis.get_xaxis_transform(), ha="center", fontsize=7)
+            axis.text(start - begin, 1.02, name, transform=axis.get_xaxis_transform(), fontsize=7)
         axis.set_title(f"{panel.title} ({unit.strip()})".replace(" ()", ""), fontsize=10, pad=14)
         axis.set_ylim(bottom=0)
         if len(axis.lines) > 1:
             axis.legend(fontsize=6, loc="upper left", framealpha=0.6)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
     figure.savefig(path, dpi=70)
-    pyplot.close(figure)
 
 
 def main() -> None:
@@ -147,10 +145,8 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--observability", type=Path, default=Path("deploy/observability"))
     parser.add_argument("--output", type=Path, default=Path("loadtests/results/dashboard"), metavar="FOLDER")
-    parser.add_argument("--faster", type=int, default=6, help="than a cluster's (default: %(default)s)")
-    parser.add_argument("--phase-seconds", type=float, default=60.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
-    panels = read_panels(options.observability / "dashboard.json", options.faster)
+    panels = read_panels(options.observability / "dashboard.json", FASTER)
     options.output.mkdir(parents=True, exist_ok=True)
     server = EmbeddedTriton(options.repository, drain_seconds=1)
     try:
@@ -160,51 +156,34 @@ def main() -> None:
             exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
             targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
             prometheus = stack.enter_context(
-                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=options.faster)
+                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=FASTER)
             )
-            weights = _weights(server.grpc_url)
-            phases = _load(server.grpc_url, options.phase_seconds)
+            phases = _load(server.grpc_url)
             draw(prometheus, panels, phases, options.output / "panels.png")
-            fired = "\n".join(_fired(prometheus, phase, end) for phase, (_, end) in phases.items())
-            report = f"{_introduction(weights, options)}\n\n{fired}\n{table(prometheus, panels, phases)}"
+            with DeepfakeClient(server.grpc_url) as client:
+                machine = f"{processor_name()}, {cores()} cores, {weights(client)}"
+            fired = "\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, (_, end) in phases.items())
+            report = _HEAD.format(machine=machine, fired=fired) + table(prometheus, panels, phases)
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
     (options.output / "values.md").write_text(report)
     print(report, end="")
 
 
-def _load(url: str, phase_seconds: float) -> Phases:
+def _load(url: str) -> Phases:
     phases: Phases = {}
     with Callers(url, mixed=True):
         for phase, callers in PHASES.items():
             with Callers(url, callers, pause_seconds=0):
                 began = time.time()
-                time.sleep(phase_seconds)
+                time.sleep(PHASE_SECONDS)
                 phases[phase] = (began, time.time())
     return phases
 
 
-def _introduction(weights: str, options: argparse.Namespace) -> str:
-    text = (
-        f"By `make dashboard` on {processor_name()}, {cores()} cores, {weights}; Triton, Prometheus and the load on the same "
-        f"machine. Prometheus ran {options.faster} times as fast as in a cluster; Grafana itself was not run. Each load lasts "
-        f"{options.phase_seconds:.0f} s: one caller who pauses; {PHASES['at capacity']} more who do not; {PHASES['overload']} "
-        "more. `panels.png` has the same over time. – stands for no value."
-    )
-    return f"# The dashboard under load\n\n{textwrap.fill(text, 120)}"
-
-
-def _fired(prometheus: LocalPrometheus, phase: str, moment: float) -> str:
+def _fired(prometheus: LocalPrometheus, moment: float) -> str:
     alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
-    return f"- Alerts that fire at the end of «{phase}»: {', '.join(sorted(alerts)) or 'none'}"
-
-
-def _weights(url: str) -> str:
-    with DeepfakeClient(url) as client:
-        provenance = client.provenance()
-    if provenance is None:
-        return "weights of unknown origin"
-    return f"{'stand-in weights' if provenance.stand_in else provenance.model_id} in {provenance.precision}"
+    return ", ".join(sorted(alerts)) or "none"
 
 
 if __name__ == "__main__":

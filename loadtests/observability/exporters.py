@@ -13,31 +13,22 @@ _GPU = 'gpu="0",UUID="GPU-0",Hostname="node-1",namespace="deepfake",pod="triton-
 _HPA = 'namespace="deepfake",horizontalpodautoscaler="keda-hpa-triton"'
 _AVAILABLE = 'kube_deployment_status_replicas_available{namespace="deepfake",deployment="triton"}'
 
-#: Names and labels as dcgm-exporter, kube-state-metrics, KEDA and cert-manager document them; the values are made up.
+#: Names and labels as dcgm-exporter, kube-state-metrics and KEDA document them; the values are made up.
 MADE_UP_SERIES = f"""\
 DCGM_FI_DEV_GPU_UTIL{{{_GPU}}} 71
 DCGM_FI_DEV_XID_ERRORS{{{_GPU}}} 0
-DCGM_FI_DEV_ROW_REMAP_FAILURE{{{_GPU}}} 0
 {_AVAILABLE} 1
-kube_pod_status_ready{{namespace="deepfake",pod="triton-local",condition="true"}} 1
-kube_horizontalpodautoscaler_status_current_replicas{{{_HPA}}} 1
 kube_horizontalpodautoscaler_status_desired_replicas{{{_HPA}}} 1
 kube_horizontalpodautoscaler_spec_min_replicas{{{_HPA}}} 1
 kube_horizontalpodautoscaler_spec_max_replicas{{{_HPA}}} 8
-kube_horizontalpodautoscaler_status_condition{{{_HPA},condition="ScalingActive",status="false"}} 0
 keda_scaler_metrics_value{{namespace="deepfake",scaledObject="triton",metric="s0-prometheus"}} 3
-keda_scaled_object_errors_total{{namespace="deepfake",scaledObject="triton"}} 0
-certmanager_certificate_expiration_timestamp_seconds{{namespace="deepfake",name="triton-grpc"}} 4102444800
 """
 
 
 def readiness_series(pods: Mapping[str, str]) -> str:
     """What kube-state-metrics says once a kubelet has asked each pod (name → http:// URL) whether it is ready."""
     ready = {pod: int(_ready(url)) for pod, url in pods.items()}
-    lines = [
-        f'kube_pod_status_ready{{namespace="deepfake",pod="{pod}",condition="true"}} {value}'
-        for pod, value in ready.items()
-    ]
+    lines = [f'kube_pod_status_ready{{namespace="deepfake",pod="{pod}",condition="true"}} {ready[pod]}' for pod in pods]
     return "\n".join([f"{_AVAILABLE} {sum(ready.values())}", *lines, ""])
 
 
@@ -63,10 +54,8 @@ def exporting(series: Callable[[], str]) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="exporter")
-        thread.start()
+        threading.Thread(target=server.serve_forever, name="exporter").start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/metrics"
         finally:
             server.shutdown()
-            thread.join()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import threading
 from functools import partial
 
 import numpy as np
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
-from PIL import Image
+
+from loadtests.traffic.pool import encoded, picture
 
 _DEADLINE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -29,17 +29,14 @@ class Callers:
     def __init__(
         self, url: str, callers: int = 1, pause_seconds: float = _PAUSE_SECONDS, *, mixed: bool = False
     ) -> None:
-        self._url = url
-        self._wanted = callers
-        self._pause_seconds = pause_seconds
-        self._mixed = mixed
+        self._url, self._mixed = url, mixed
+        self._wanted, self._pause_seconds = callers, pause_seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="callers")
 
     def flood(self, callers: int) -> None:
         """From now on so many, none of which pauses after an answer."""
-        self._pause_seconds = 0.0
-        self._wanted = callers
+        self._wanted, self._pause_seconds = callers, 0.0
 
     def __enter__(self) -> Callers:
         self._thread.start()
@@ -70,14 +67,7 @@ class Callers:
                 if kind == 0:
                     await by_pixels.classify_pixels(random.integers(0, 256, (224, 224, 3), dtype=np.uint8))
                 else:
-                    await by_image.classify(_jpeg(random) if kind == 1 else b"no image")
+                    await by_image.classify(encoded(picture(320, random)) if kind == 1 else b"no image")
                 await asyncio.sleep(self._pause_seconds)
             except DeepfakeError:  # what fails is there to be seen in the metrics
                 await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _jpeg(random: np.random.Generator) -> bytes:
-    noise = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize((320, 240)).save(file, "JPEG")
-    return file.getvalue()

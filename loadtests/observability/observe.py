@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 from deepfake_cli.console import INTERRUPTED, fail, say, waiting
@@ -93,7 +94,10 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> Non
         "Prometheus": prometheus.url,
         "Alerts": f"{prometheus.url}/alerts",
         "Rules": f"{prometheus.url}/rules",
-        **{name: prometheus.graph(expression) for name, expression in QUERIES.items()},
+        **{
+            name: f"{prometheus.url}/graph?{urlencode({'g0.expr': query, 'g0.tab': 0})}"
+            for name, query in QUERIES.items()
+        },
         "Your own images": f"{os.path.relpath(Path(sys.executable).with_name('deepfake'))} classify PATH… --url {server.grpc_url}",
     }
     for name, address in addresses.items():
@@ -102,11 +106,7 @@ def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> Non
 
 
 def _wait(server: EmbeddedTriton, seconds: float = float("inf")) -> None:
-    """For so long, while the server is well.
-
-    Raises:
-        EmbeddedTritonError: it is not.
-    """
+    """For so long; raises EmbeddedTritonError when the server is not well."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.5)

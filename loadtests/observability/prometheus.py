@@ -34,7 +34,6 @@ class Target:
 
     metrics_url: str
     pod: str = "triton-local"
-    namespace: str = "deepfake"
     job: str = "deepfake-vs-real"
 
 
@@ -56,11 +55,6 @@ class PrometheusApi:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def graph(self, expression: str) -> str:
-        """URL of a page that draws `expression` over the last quarter of an hour."""
-        query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "15m"}
-        return f"{self.url}/graph?{urllib.parse.urlencode(query)}"
-
     def query(self, expression: str, moment: float | None = None) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series at `moment` (seconds since 1970) or now; a scalar has no labels."""
         data = self._get("query", query=expression, time=moment or time.time())
@@ -80,10 +74,10 @@ class PrometheusApi:
 
     def firing(self) -> dict[str, str]:
         """Name → "(severity): description" of the alerts that fire now."""
-        firing = [alert for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"]
         return {
             alert["labels"]["alertname"]: f"({alert['labels']['severity']}): {alert['annotations']['description']}"
-            for alert in firing
+            for alert in self._get("alerts")["alerts"]
+            if alert["state"] == "firing"
         }
 
     def rules(self) -> list[dict[str, Any]]:
@@ -162,18 +156,18 @@ class LocalPrometheus(PrometheusApi):
     def _write_configuration(self, folder: Path) -> Path:
         rules, path = folder / "rules.yml", folder / "prometheus.yml"
         rules.write_text(yaml.safe_dump({"groups": self._groups}))
-        jobs: dict[str, list[dict[str, Any]]] = {}
-        for target in self._targets:
-            address = urllib.parse.urlsplit(target.metrics_url).netloc
-            labels = {"namespace": target.namespace, "pod": target.pod}
-            jobs.setdefault(target.job, []).append({"targets": [address], "labels": labels})
+        targets = [
+            {
+                "targets": [urllib.parse.urlsplit(target.metrics_url).netloc],
+                "labels": {"namespace": "deepfake", "pod": target.pod, "job": target.job},
+            }
+            for target in self._targets
+        ]
         configuration = {
             "global": {"scrape_interval": self._scrape_interval, "scrape_timeout": self._scrape_interval},
             "rule_files": [str(rules)],
             # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
-            "scrape_configs": [
-                {"job_name": job, "honor_labels": True, "static_configs": targets} for job, targets in jobs.items()
-            ],
+            "scrape_configs": [{"job_name": "all", "honor_labels": True, "static_configs": targets}],
         }
         path.write_text(yaml.safe_dump(configuration))
         return path

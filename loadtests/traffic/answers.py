@@ -1,12 +1,11 @@
 """How answers are judged: images with known scores, and the causes that failures are counted by.
 
 A server that is fast and wrong must not pass. Some faults show under load only: answers handed to the wrong caller of a
-batch, a replica with other weights, memory that is overwritten.
+batch, a replica with other weights.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +23,8 @@ from deepfake_client import (
     Verdict,
 )
 from deepfake_client.preprocessing import load_image, to_pixels
-from numpy.typing import NDArray
-from PIL import Image
 
-from .pool import KnownAnswer, Payload, picture
+from .pool import KnownAnswer, Payload, encoded, picture
 
 #: Scores in bf16 move by up to 0.005 with the size of the batch; four times as much is no rounding.
 SCORE_TOLERANCE = 0.02
@@ -35,15 +32,12 @@ _SIDE = 256
 
 REJECTED_FULL = "rejected: the queue is full, or too many requests"
 REJECTED_WAITED = "rejected: waited in the queue for too long"
-REJECTED_NOT_READY = "rejected: the server is not ready"
-DEADLINE = "deadline: no answer in time"
-CONNECTION = "connection: refused, reset or closed"
 WRONG_INVALID = "wrong answer: no valid scores"
 WRONG_SCORES = "wrong answer: not the known scores"
 _CAUSES = {
-    NotReadyError: REJECTED_NOT_READY,
-    DeadlineExceededError: DEADLINE,
-    ConnectionFailedError: CONNECTION,
+    NotReadyError: "rejected: the server is not ready",
+    DeadlineExceededError: "deadline: no answer in time",
+    ConnectionFailedError: "connection: refused, reset or closed",
     ProtocolError: WRONG_INVALID,
 }
 
@@ -72,21 +66,27 @@ def contradicts(scores: Mapping[str, float], known: KnownAnswer, tolerance: floa
     return any(abs(scores[label] - score) > tolerance for label, score in known.scores.items())
 
 
-def ask(client: DeepfakeClient, payload: Payload, timeout_seconds: float) -> Verdict:
+def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
     """The verdict on an image file or on pixels."""
-    if isinstance(payload, bytes):
-        return client.classify(payload, timeout=timeout_seconds)
-    return client.classify_pixels(payload, timeout=timeout_seconds)
+    return client.classify(payload) if isinstance(payload, bytes) else client.classify_pixels(payload)
 
 
-def learn(client: DeepfakeClient, payload: str, timeout_seconds: float) -> list[KnownAnswer]:
-    """Asks the server, before the load, for its verdicts on eight drawn images.
+def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[KnownAnswer]:
+    """Those of a file; else, where some are to be sent, the server's own.
 
     Raises:
-        DeepfakeError: it does not answer.
+        ValueError: the file cannot be used.
+        DeepfakeError: the server does not answer.
     """
+    if file:
+        return read(file, payload)
+    return learn(client, payload) if known_rate else []
+
+
+def learn(client: DeepfakeClient, payload: str) -> list[KnownAnswer]:
+    """Asks the server, before the load, for its verdicts on eight drawn images."""
     images = [_as_payload(file, payload) for file in drawn()]
-    return [KnownAnswer(image, dict(ask(client, image, timeout_seconds).scores)) for image in images]
+    return [KnownAnswer(image, dict(ask(client, image).scores)) for image in images]
 
 
 def read(path: Path, payload: str) -> list[KnownAnswer]:
@@ -103,11 +103,9 @@ def read(path: Path, payload: str) -> list[KnownAnswer]:
             found.append(KnownAnswer(_as_payload(Path(entry["source"]).read_bytes(), payload), scores))
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from None
-    except ImageError as error:
-        raise ValueError(f"{path}: line {len(found) + 1}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        reason = f"line {len(found) + 1} is not a verdict of `deepfake classify --format jsonl`"
-        raise ValueError(f"{path}: {reason}") from None
+    except (ImageError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, ImageError) else "not a verdict of `deepfake classify --format jsonl`"
+        raise ValueError(f"{path}: line {len(found) + 1}: {reason}") from None
     if not found:
         raise ValueError(f"{path}: no verdict in it; write it with `deepfake classify --format jsonl`")
     return found
@@ -115,10 +113,7 @@ def read(path: Path, payload: str) -> list[KnownAnswer]:
 
 def alike(answers: Sequence[KnownAnswer], tolerance: float) -> bool:
     """Whether all answers are the same within the tolerance, so that a mixed-up one would go unseen."""
-    return all(
-        max(answer.scores[label] for answer in answers) - min(answer.scores[label] for answer in answers) <= tolerance
-        for label in answers[0].scores
-    )
+    return not any(contradicts(a.scores, b, tolerance) for a in answers for b in answers)
 
 
 def drawn() -> list[bytes]:
@@ -132,13 +127,7 @@ def drawn() -> list[bytes]:
         picture(_SIDE, generator),
         generator.integers(0, 256, (_SIDE, _SIDE, 3)),
     ]
-    return [_png(each.astype(np.uint8)) for each in pictures]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return [encoded(each.astype(np.uint8), "PNG") for each in pictures]
 
 
 def _as_payload(file: bytes, payload: str) -> Payload:

@@ -18,9 +18,9 @@ from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
 from .answers import SCORE_TOLERANCE, cause_of, wrong
 from .loops import Arrivals, Sample, Schedule, closed_loop, open_loop
+from .options import client_options
 from .pool import Item, KnownAnswer, Stream
 
-_CONNECTIONS = 100_000
 _START_SECONDS = 60.0
 
 
@@ -75,9 +75,8 @@ class Generators:
             callers: of all processes together.
             measuring: called once answers count in all processes.
         """
-        each = max(1, callers // len(self._workers))
         for _, pipe in self._workers:
-            pipe.send(("closed", each, seconds))
+            pipe.send(("closed", max(1, callers // len(self._workers)), seconds))
         patience = seconds + 3 * self._load.deadline_seconds
         self.collect(patience)
         measuring()
@@ -117,9 +116,8 @@ class Generators:
         for process, pipe in self._workers:
             pipe.close()  # which ends it
             process.join(timeout=5)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
 
 
 def _receive(pipe: Connection, timeout_seconds: float) -> Any:
@@ -134,33 +132,25 @@ def _receive(pipe: Connection, timeout_seconds: float) -> Any:
 def _serve(pipe: Connection, load: Load) -> None:
     """What a generator process does: a loop for each order, until the other end of the pipe closes."""
     if load.gives_way:
-        _give_way()
+        os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
+        with contextlib.suppress(FileNotFoundError):
+            Path("/proc/self/autogroup").write_text("19")
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(EOFError, OSError):
         asyncio.run(_obey(pipe, load))
 
 
 async def _obey(pipe: Connection, load: Load) -> None:
     sender = ClientSender(load)
-    try:
+    async with sender.client:
         await sender.send(sender.next())  # opens the connection
         pipe.send(None)
         while True:
-            order = pipe.recv()  # between two loops nothing else runs here
-            if order[0] == "closed":
-                _, callers, seconds = order
-                pipe.send(await closed_loop(sender, callers, seconds, lambda: pipe.send(None)))
+            kind, *order = pipe.recv()  # between two loops nothing else runs here
+            if kind == "closed":
+                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
             else:
-                _, schedule, measure_from, end = order
-                pipe.send(await open_loop(sender, schedule, measure_from, end))
-    finally:
-        await sender.close()
-
-
-def _give_way() -> None:
-    os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
-    with contextlib.suppress(FileNotFoundError):
-        Path("/proc/self/autogroup").write_text("19")
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                pipe.send(await open_loop(sender, *order))
 
 
 class ClientSender:
@@ -169,29 +159,16 @@ class ClientSender:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
-        self._client = AsyncDeepfakeClient(
-            load.url,
-            decode="server" if load.payload == "image" else "client",
-            timeout=load.deadline_seconds,
-            tls=load.credentials.tls,
-            token=load.credentials.token,
-            max_retries=0,
-            max_connections=_CONNECTIONS,
-        )
+        arguments = client_options(load.payload, load.deadline_seconds, load.credentials)
+        self.client = AsyncDeepfakeClient(load.url, **arguments)
 
     def next(self) -> Item:
         return self._stream.next()
 
     async def send(self, request: Item) -> str | None:
-        payload = request.payload
+        image = isinstance(request.payload, bytes)
         try:
-            if isinstance(payload, bytes):
-                verdict = await self._client.classify(payload)
-            else:
-                verdict = await self._client.classify_pixels(payload)
+            verdict = await (self.client.classify if image else self.client.classify_pixels)(request.payload)
         except DeepfakeError as error:
             return cause_of(error)
         return wrong(verdict.scores, request.known, self._load.labels, self._load.score_tolerance)
-
-    async def close(self) -> None:
-        await self._client.close()

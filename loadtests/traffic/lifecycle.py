@@ -1,11 +1,11 @@
-"""What happens around a run: options are checked, targets opened, and the exit code decided."""
+"""What happens around a Locust run: URLs are checked, targets opened, and the exit code decided."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 import gevent
 import locust.stats
@@ -15,20 +15,11 @@ from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
-from .options import add_options, check_all, credentials, urls_for
+from .options import add_options, credentials, urls_for
 from .shapes import Shape
 from .target import Target
 
-_REFUSED = "deepfake-refused"
 _SHARE = 0.95
-
-
-class ClassifyingClass(Protocol):
-    """A class of users, by its protocol."""
-
-    __name__: str
-    schemes: tuple[str, ...]
-    target: Target | None
 
 
 def register(events: Events) -> None:
@@ -38,7 +29,7 @@ def register(events: Events) -> None:
     events.init_command_line_parser.add_listener(add_options)
     events.init.add_listener(_init)
     events.test_start.add_listener(_test_start)
-    events.test_stop.add_listener(lambda environment, **_: _close_targets(environment))
+    events.test_stop.add_listener(_close_targets)
     events.quitting.add_listener(_quitting)
 
 
@@ -47,103 +38,80 @@ def _three_digits(milliseconds: float) -> int:
 
 
 def _init(environment: Environment, **_: Any) -> None:
-    """Before anything is sent: wrong options end the program with 2."""
-    options = cast("Any", environment.parsed_options)
-    worker = isinstance(environment.runner, WorkerRunner)
-    try:
-        check_all(options)
-        if environment.host and not worker:
-            environment.user_classes[:] = _fitting(environment, named=bool(options.user_classes))
-            credentials(options).check(environment.host.split(","))
-    except ValueError as error:
-        if not worker:  # the master says it for all
-            print(f"loadtest: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Before anything is sent: a wrong --host or file ends the program with 2, a server that does not answer with 1."""
+    options, runner = environment.parsed_options, environment.runner
     # Requests on their way at the end get their answers: the slowest are among them.
     environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
-    if options.shape and not worker:
-        environment.shape_class = Shape(options)
-        environment.shape_class.runner = environment.runner
-    if isinstance(environment.runner, MasterRunner):
-        environment.runner.register_message(_REFUSED, lambda environment, msg: _end(environment, msg.data["reason"]))
-    elif options.headless and not worker:
-        _open_before_the_clock(environment)
-
-
-def _open_before_the_clock(environment: Environment) -> None:
-    """In a run of one process, keep what the targets ask beforehand out of --run-time."""
+    if isinstance(runner, WorkerRunner):
+        return  # the master decides for all
     try:
-        _open_targets(environment)
-    except (ValueError, DeepfakeError) as error:
-        print(f"loadtest: {error}", file=sys.stderr)
-        sys.exit(1)
-    gevent.sleep(0)  # the loop's clock stands since the imports began, and the run time would be short by so much
+        if environment.host or options.headless:
+            environment.user_classes[:] = _fitting(environment)
+            credentials(options).check(environment.host.split(","))
+    except ValueError as error:
+        _exit(error, 2)
+    if options.shape:
+        environment.shape_class = Shape(options)
+        environment.shape_class.runner = runner
+    if options.headless and not isinstance(
+        runner, MasterRunner
+    ):  # what targets ask beforehand is then no part of --run-time
+        try:
+            _open_targets(environment)
+        except (ValueError, DeepfakeError) as error:
+            _exit(error, 1)
+        gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
 
 
-def _fitting(environment: Environment, *, named: bool) -> list[Any]:
-    """Classes that --host has a URL for; when the user named classes, all of them must have one."""
-    classes = cast("list[ClassifyingClass]", environment.user_classes)
+def _exit(error: Exception, status: int) -> None:
+    print(f"loadtest: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _fitting(environment: Environment) -> list[Any]:
+    """Classes that --host has a URL for."""
+    classes: list[Any] = environment.user_classes
     fitting = [each for each in classes if urls_for(environment.host, each.schemes)]
-    if not fitting or (named and len(fitting) < len(classes)):
-        missing = next(each for each in classes if each not in fitting)
-        raise ValueError(f"--host has no {missing.schemes[0]}:// URL, as {missing.__name__} needs")
+    if not fitting:
+        raise ValueError(f"--host has no {classes[0].schemes[0]}:// URL, as {classes[0].__name__} needs")
     return fitting
 
 
 def _test_start(environment: Environment, **_: Any) -> None:
-    """In each process that has users: open the targets, which asks the server, before the load."""
+    """In each process: open the targets, which asks the server, before the load."""
+    runner = environment.runner
     try:
-        if not isinstance(environment.runner, WorkerRunner):
-            check_all(cast("Any", environment.parsed_options))
-            _fitting(environment, named=True)
-        if not isinstance(environment.runner, MasterRunner):
-            _open_targets(environment)
+        if not isinstance(runner, WorkerRunner):
+            _fitting(environment)  # the page may have another --host
+        _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
-        if isinstance(environment.runner, WorkerRunner):  # the master ends it for all
-            environment.runner.send_message(_REFUSED, {"reason": str(error)})
-        else:
-            _end(environment, str(error))
+        environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
+        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
+            print(f"loadtest: {error}", file=sys.stderr)
+            environment.process_exit_code = 1
+            gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
 
 
 def _open_targets(environment: Environment) -> None:
-    options = cast("Any", environment.parsed_options)
-    for each in cast("list[ClassifyingClass]", environment.user_classes):
+    for each in environment.user_classes:
         urls = urls_for(environment.host, each.schemes)
         if urls and each.target is None:
-            each.target = Target(urls, options)
+            each.target = Target(urls, environment.parsed_options)
 
 
-def _close_targets(environment: Environment) -> None:
-    for each in cast("list[ClassifyingClass]", environment.user_classes):
+def _close_targets(environment: Environment, **_: Any) -> None:
+    for each in environment.user_classes:
         if each.target is not None:
             each.target.close()
             each.target = None
 
 
-def _end(environment: Environment, reason: str) -> None:
-    """Ends a run that cannot begin."""
-    runner, options = environment.runner, cast("Any", environment.parsed_options)
-    if runner is None or environment.process_exit_code is not None:
-        return
-    print(f"loadtest: {reason}", file=sys.stderr)
-    if options.headless:
-        environment.process_exit_code = 1
-    # Not from here: the runner is in the midst of its start.
-    gevent.spawn(runner.quit if options.headless else runner.stop)
-
-
 def _quitting(environment: Environment, **_: Any) -> None:
     """The exit code, by the one process that has all figures."""
-    options, runner = environment.parsed_options, environment.runner
-    if (
-        options is None
-        or runner is None
-        or isinstance(runner, WorkerRunner)
-        or environment.process_exit_code is not None
-    ):
+    options, runner, total = environment.parsed_options, environment.runner, environment.stats.total
+    if isinstance(runner, WorkerRunner) or environment.process_exit_code is not None:
         return
-    total = environment.stats.total
     found = broken(total, options.slo_p95_ms, options.max_failure_rate)
     found += ["users raised exceptions, see above"] if runner.exceptions else []
     environment.process_exit_code = 1 if found else 0
@@ -172,7 +140,6 @@ def p95_ms(answered: Mapping[int, int], requests: int) -> float:
 
     Args:
         answered: how many requests were answered rightly after so many milliseconds.
-        requests: all, with those that failed.
     """
     left = math.ceil(requests * _SHARE)
     for milliseconds in sorted(answered):

@@ -1,7 +1,7 @@
 """Images of which no two are alike, and the requests that are made of them.
 
-Nothing that remembers answers may meet an image twice, unless it is meant to. So each image is a function of a number,
-and numbers count up from a random 128-bit one: neither two processes nor two runs share any.
+Each image is a function of a number, and numbers count up from a random 128-bit one: neither two processes nor two runs
+share any, so nothing that remembers answers meets an image twice unless it is meant to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from deepfake_client.preprocessing import IMAGE_SIZE
@@ -30,15 +30,7 @@ _JPEG_VARIANTS = 16
 _MCU_ROW = 16  # pixel rows of one row of blocks with 4:2:0 chroma
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-# Recent enough to be in any cache that holds 32 images.
-_RECENT = 32
-
-
-class Pool(Protocol):
-    """A source of images."""
-
-    def image(self, number: int) -> Payload:
-        """The image of this number; another number below 2**128 gives another image."""
+_RECENT = 32  # in any cache that holds so many images
 
 
 class PixelPool:
@@ -49,6 +41,7 @@ class PixelPool:
         self._images = [picture(IMAGE_SIZE, generator).reshape(-1) for _ in range(_BASE_IMAGES)]
 
     def image(self, number: int) -> NDArray[np.uint8]:
+        """The image of a number below 2**128."""
         pixels = self._images[number % _BASE_IMAGES].copy()
         pixels[:_NUMBER_BYTES] = np.frombuffer(number.to_bytes(_NUMBER_BYTES, "little"), np.uint8)
         return pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -58,19 +51,20 @@ class JpegPool:
     """JPEG files of `side` × `side` pixels, put together from 16 that are kept.
 
     Each has a restart marker after every row of blocks, so a row of one file can stand in for the same row of another.
-    The digits of the number, to the base 16, say which file each row comes from: the decoded pixels differ as well.
+    The digits of the number, to the base 16, say which file each row comes from. A side of 512 or more gives the 32 rows
+    that a 128-bit number needs; it is a multiple of 16.
     """
 
     def __init__(self, side: int = 512) -> None:
-        check_side(side)
         generator = np.random.default_rng(0)
-        files = [_cut(_encode(picture(side, generator))) for _ in range(_JPEG_VARIANTS)]
+        files = [_cut(encoded(picture(side, generator))) for _ in range(_JPEG_VARIANTS)]
         self._head = files[0][0]
         self._rows = [rows for _, rows in files]
         if any(head != self._head or len(rows) != side // _MCU_ROW for head, rows in files):
             raise ValueError("this build of Pillow writes JPEG files that cannot be cut at their restart markers")
 
     def image(self, number: int) -> bytes:
+        """The file of a number below 2**128."""
         parts = [self._head]
         for index in range(len(self._rows[0])):
             number, digit = divmod(number, _JPEG_VARIANTS)
@@ -88,11 +82,10 @@ class KnownAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request to be made."""
+    """One request to be made; `repeated` when the same image was sent before, on purpose."""
 
     payload: Payload
     repeated: bool = False
-    """Whether the same image was sent before, on purpose."""
     known: KnownAnswer | None = None
 
 
@@ -101,9 +94,9 @@ class Stream:
 
     Args:
         payload: "pixels" or "image".
-        side: of JPEG files, see `check_side`.
-        repeat_rate: share of requests, 0 to 1, that repeat one of the last 32 new images.
+        side: of JPEG files, see `JpegPool`.
         known_rate: share of requests that send an image with a known answer.
+        repeat_rate: share of requests that repeat one of the last 32 new images.
         seed: of the order of these; the images themselves never repeat, whatever the seed.
     """
 
@@ -116,7 +109,7 @@ class Stream:
         repeat_rate: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        self._pool: Pool = JpegPool(side) if payload == "image" else PixelPool()
+        self._pool = JpegPool(side) if payload == "image" else PixelPool()
         self._known = known
         self._known_rate, self._repeat_rate = known_rate if known else 0.0, repeat_rate
         self._random = random.Random(seed)  # noqa: S311 - a load, not a secret
@@ -141,16 +134,6 @@ def numbers() -> Iterator[int]:
     return count(secrets.randbits(8 * _NUMBER_BYTES - 1))
 
 
-def check_side(side: int) -> None:
-    """Refuses a side that makes too few rows: with 32 of them there are 2**128 images.
-
-    Raises:
-        ValueError: it is below 512 or no multiple of 16.
-    """
-    if side < 2 * _MCU_ROW * _NUMBER_BYTES or side % _MCU_ROW:
-        raise ValueError(f"the side of an image must be a multiple of {_MCU_ROW}, 512 at least, not {side}")
-
-
 def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Soft blotches of colour with some grain, (side, side, 3): about what JPEG and scaling make of a photo."""
     blotches = Image.fromarray(generator.integers(0, 256, (7, 7, 3), dtype=np.uint8))
@@ -159,9 +142,11 @@ def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     return (smooth + grain).clip(0, 255).astype(np.uint8)
 
 
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
+def encoded(pixels: NDArray[np.uint8], kind: str = "JPEG") -> bytes:
+    """An image file; a JPEG has a restart marker after every row of blocks."""
+    options: dict[str, Any] = {"quality": 85, "subsampling": "4:2:0", "restart_marker_rows": 1}
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85, subsampling="4:2:0", restart_marker_rows=1)
+    Image.fromarray(pixels).save(buffer, kind, **(options if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 

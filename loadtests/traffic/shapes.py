@@ -19,8 +19,7 @@ _SOAK_RAMP = 0.05
 class Shape(LoadTestShape):
     """The shape that the options name."""
 
-    # Kept out of the locustfile's own classes: a shape that Locust finds there is used in every run.
-    abstract = True
+    abstract = True  # a shape that Locust finds in the locustfile is used in every run
     use_common_options = True
 
     def __init__(self, options: Namespace) -> None:
@@ -39,7 +38,7 @@ class Shape(LoadTestShape):
         """Share of the users at `progress` (0 to 1) of the run."""
         options = self._options
         if options.shape == "steps":
-            return (min(int(progress * options.shape_steps), options.shape_steps - 1) + 1) / options.shape_steps
+            return (int(progress * options.shape_steps) + 1) / options.shape_steps
         if options.shape == "spike":
             return 1.0 if abs(progress - 0.5) * 2 < options.spike_share else options.shape_base
         if options.shape == "soak":

@@ -12,14 +12,12 @@ from pathlib import Path
 import grpc.experimental.gevent
 from deepfake_client import DeepfakeClient, DeepfakeError
 
-from loadtests.traffic.answers import alike, ask, cause_of, learn, read, wrong
-from loadtests.traffic.options import credentials
-from loadtests.traffic.pool import Item, Stream
+from .answers import alike, ask, cause_of, known_answers, wrong
+from .options import client_options, credentials
+from .pool import Item, Stream
 
 _log = logging.getLogger("loadtests")
 
-# One for each request on its way: HTTP carries one at a time, and none may wait here for a connection.
-_CONNECTIONS = 100_000
 _LATE_SECONDS = 0.1
 
 
@@ -33,63 +31,53 @@ class RequestFailedError(Exception):
 class Target:
     """A client for each URL, what it sends and what it knows of the answers; shared by all users of a class here.
 
-    Without retries, so that every failure is seen. Sockets and locks are gevent's after Locust's monkey patching; gRPC's
-    core has to be told in each process, before its first channel and after any fork.
-
     Raises:
         ValueError: the file of known answers cannot be used, or the replicas have different labels.
         DeepfakeError: the server does not answer.
     """
 
     def __init__(self, urls: Sequence[str], options: Namespace) -> None:
-        grpc.experimental.gevent.init_gevent()
-        self._options, files = options, credentials(options)
-        self._clients = [
-            DeepfakeClient(
-                url,
-                decode="server" if options.payload == "image" else "client",
-                timeout=options.deadline_seconds,
-                tls=files.tls,
-                token=files.token,
-                max_retries=0,
-                max_connections=_CONNECTIONS,
-            )
-            for url in urls
-        ]
+        grpc.experimental.gevent.init_gevent()  # in each process, before its first channel and after any fork
+        self._options = options
+        arguments = client_options(options.payload, options.deadline_seconds, credentials(options))
+        self._clients = [DeepfakeClient(url, **arguments) for url in urls]
+        self._latest = 0.0
+        self._told: set[str] = set()
         try:
             self._labels, self.stream = self._ask_before_the_load()
         except (DeepfakeError, ValueError):
-            self._close_clients()
+            self.close()
             raise
         self._turn = itertools.cycle(self._clients)
-        self._latest = 0.0
-        self._told: set[str] = set()
 
     def _ask_before_the_load(self) -> tuple[frozenset[str], Stream]:
         options = self._options
         labels = {frozenset(client.model_info().labels) for client in self._clients}
         if len(labels) > 1:
             raise ValueError("the replicas serve models with different labels")
-        if options.known_answers:
-            known = read(Path(options.known_answers), options.payload)
-        else:
-            known = learn(self._clients[0], options.payload, options.deadline_seconds) if options.known_rate else []
+        file = Path(options.known_answers) if options.known_answers else None
+        known = known_answers(self._clients[0], file, options.known_rate, options.payload)
         if known and alike(known, options.score_tolerance):
             _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
         stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
         return labels.pop(), stream
 
     def send(self, item: Item) -> RequestFailedError | None:
-        """Sends an image and judges the answer."""
+        """Sends an image and judges the answer; the log has one example of each cause of failures."""
         try:
-            verdict = ask(next(self._turn), item.payload, self._options.deadline_seconds)
+            verdict = ask(next(self._turn), item.payload)
         except DeepfakeError as error:
-            return self._failed(cause_of(error), str(error))
-        cause = wrong(verdict.scores, item.known, self._labels, self._options.score_tolerance)
-        if cause is None:
-            return None
-        expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"
-        return self._failed(cause, f"{dict(verdict.scores)} in place of {expected}")
+            cause, example = cause_of(error), str(error)
+        else:
+            found = wrong(verdict.scores, item.known, self._labels, self._options.score_tolerance)
+            if found is None:
+                return None
+            expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"
+            cause, example = found, f"{dict(verdict.scores)} in place of {expected}"
+        if cause not in self._told:
+            self._told.add(cause)
+            _log.warning("%s, for the first time: %s", cause, example)
+        return RequestFailedError(cause)
 
     def left(self, due: float) -> None:
         """Notes how late, by time.perf_counter(), a request leaves that was due then."""
@@ -102,15 +90,5 @@ class Target:
                 "with --rate; spread the users over more with --processes",
                 self._latest * 1000,
             )
-        self._close_clients()
-
-    def _close_clients(self) -> None:
         for client in self._clients:
             client.close()
-
-    def _failed(self, cause: str, example: str) -> RequestFailedError:
-        """The failure; the log has one example of each cause, the table only counts them."""
-        if cause not in self._told:
-            self._told.add(cause)
-            _log.warning("%s, for the first time: %s", cause, example)
-        return RequestFailedError(cause)

@@ -11,7 +11,7 @@ import pytest
 from deepfake_cli.connection import CredentialFiles
 
 from loadtests.capacity import __main__ as capacity
-from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, check_all, credentials, urls_for
+from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, credentials, urls_for
 
 
 class LocustParser(ArgumentParser):
@@ -29,7 +29,6 @@ def parsed(*arguments: str) -> Namespace:
 
 def test_the_defaults_are_distinct_pixels_in_a_closed_loop() -> None:
     options = parsed()
-    check_all(options)
     assert (options.payload, options.repeat_rate, options.rate, options.known_answers) == ("pixels", 0.0, 0.0, "")
 
 
@@ -49,32 +48,50 @@ def test_files_of_tls_and_a_token_are_the_users() -> None:
     assert credentials(parsed()) == CredentialFiles()
 
 
-def test_the_capacity_search_takes_them_for_a_server_that_is_named() -> None:
-    options = capacity.parser().parse_args(["--tls-ca", "ca.pem", "--token-file", "t"])
-    assert capacity.credentials(options) == CredentialFiles(Path("ca.pem"), token_file=Path("t"))
-    with pytest.raises(ValueError, match="for a server that --url names"):
-        capacity.check_all(options)
-    with pytest.raises(ValueError, match=r"grpc://a:1: TLS files are for grpcs:// and https:// URLs"):
-        capacity.check_all(capacity.parser().parse_args(["--tls-ca", "ca.pem", "--url", "grpc://a:1"]))
+def test_the_capacity_search_takes_them_for_a_server_that_is_named(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    options = capacity.parsed(["--token-file", str(token), "--url", "grpc://a:1"])
+    assert options.credentials == CredentialFiles(token_file=token)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--repeat-rate", "1.1"], "--repeat-rate must be between 0 and 1, not 1.1"),
-        (["--known-rate", "nan"], "--known-rate must be between 0 and 1, not nan"),
-        (["--repeat-rate", "0.9", "--known-rate", "0.2"], "must not be more than 1 together"),
-        (["--rate", "-1"], "--rate must be 0 or more"),
-        (["--slo-p95-ms", "inf"], "--slo-p95-ms must be 0 or more"),
-        (["--deadline-seconds", "0"], "--deadline-seconds must be above 0"),
-        (["--shape-steps", "0"], "--shape-steps must be 1 or more"),
+        (["--tls-ca", "ca.pem"], "--tls-… and --token-file are for a server that --url names"),
+        (["--tls-ca", "ca.pem", "--url", "grpc://a:1"], "grpc://a:1: TLS files are for grpcs:// and https:// URLs"),
+        (["--headroom", "1"], "--headroom: must be 0 or more and below 1, not 1"),
+        (["--traffic", "0"], "--traffic: must be above 0, not 0"),
+        (["--repeats", "0"], "--repeats: must be 1 or more, not 0"),
+    ],
+)
+def test_the_capacity_search_refuses_what_makes_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        capacity.parsed(arguments)
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--repeat-rate", "1.1"], "--repeat-rate: must be between 0 and 1, not 1.1"),
+        (["--known-rate", "nan"], "--known-rate: must be between 0 and 1, not nan"),
+        (["--rate", "-1"], "--rate: must be 0 or more, not -1"),
+        (["--slo-p95-ms", "inf"], "--slo-p95-ms: must be 0 or more"),
+        (["--deadline-seconds", "0"], "--deadline-seconds: must be above 0"),
+        (["--shape-steps", "0"], "--shape-steps: must be 1 or more"),
         (["--image-side", "300"], "multiple of 16, 512 at least, not 300"),
         (["--image-side", "520"], "multiple of 16, 512 at least, not 520"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(arguments: list[str], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        check_all(parsed(*arguments))
+def test_what_makes_no_sense_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed(*arguments)
+    assert reason in capsys.readouterr().err
 
 
 def test_each_protocol_takes_its_urls_from_the_host() -> None:

@@ -81,7 +81,7 @@ def test_a_model_that_cannot_tell_images_apart_is_noticed() -> None:
     telling = FakeTransport(probabilities=lambda pixels: [pixels.mean() / 255, 1 - pixels.mean() / 255])
     for transport, expected in ((same, True), (telling, False)):
         with DeepfakeClient(transport=transport) as client:
-            assert alike(learn(client, "pixels", 10), 0.02) is expected
+            assert alike(learn(client, "pixels"), 0.02) is expected
 
 
 def test_known_answers_are_read_from_what_classify_wrote(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_known_answers_are_read_from_what_classify_wrote(tmp_path: Path) -> None
     ("content", "reason"),
     [
         ("", "no verdict in it"),
-        ("{}", "line 1 is not a verdict"),
+        ("{}", "line 1: not a verdict"),
         ('{"source": "/nowhere/photo.jpg", "scores": {"a": 1}}', "/nowhere/photo.jpg: No such file"),
-        ("\xff", "line 1 is not a verdict"),
+        ("\xff", "line 1: not a verdict"),
     ],
 )
 def test_a_file_that_holds_no_answers_is_refused_by_name(tmp_path: Path, content: str, reason: str) -> None:
