@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from .parameters import GivenPath
 from .progress import StepProgress, image_bar
 
 if TYPE_CHECKING:
+    from deepfake_deploy.export import Progress
     from deepfake_evaluation.reference import Reference
     from deepfake_evaluation.run import EvaluationRun
 
@@ -78,8 +77,8 @@ def command(
         with (
             server.ready_client() as client,
             open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
-            _reference(run, reference_model, wanted=reference or reference_model is not None) as compared,
         ):
+            compared = _reference(run, reference_model) if reference or reference_model else None
             unmeasured = _evaluate(run, output, policy, compared, robustness=robustness)
     except InputError as error:
         fail(str(error), status=2)
@@ -97,23 +96,37 @@ def _loaded(policy_file: Path) -> DecisionPolicy:
         fail(str(error), status=2)
 
 
-@contextmanager
-def _reference(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterator[Reference | None]:
-    """The reference, loaded before hours of classifying, where one is wanted."""
-    if not wanted:
-        yield None
-        return
+def _reference(run: EvaluationRun, named: str | None) -> Reference:
+    """The model named, else the one that the server's provenance names; loaded before hours of classifying."""
     try:
-        from deepfake_deploy.export import write_stand_in
-        from deepfake_evaluation.reference import open_reference, reference_of
+        from deepfake_deploy.export import ExportError
+        from deepfake_evaluation.reference import reference_of
     except ModuleNotFoundError as error:
         fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")
     model, revision = (named, None) if named else reference_of(run.model)
-    with ExitStack() as stack:
+    try:
         with StepProgress() as progress:
-            opened = open_reference(model, revision, run.model.labels, progress, write_stand_in)
-            reference = stack.enter_context(opened)
-        yield reference
+            return load_reference(model, revision, list(run.model.labels), progress)
+    except ExportError as error:
+        fail(f"no reference: {error}")
+
+
+def load_reference(model: str, revision: str | None, labels: list[str], progress: Progress) -> Reference:
+    """The checkpoint named by a local folder, a Hub id or "stand-in", in transformers.
+
+    Raises:
+        ExportError: it cannot be had or loaded, or has other labels.
+    """
+    from deepfake_deploy.export import checkpoint
+    from deepfake_deploy.export.contract import check_configuration
+    from deepfake_evaluation.reference import Reference
+
+    with checkpoint.open_checkpoint(model, revision, labels, progress) as opened:
+        progress.step("Loading the model into transformers")
+        check_configuration(opened.folder, labels)
+        digests = {path.name: checkpoint.sha256_of(path) for path in checkpoint.weight_files(opened)}
+        classifier, processor = checkpoint.load_model(opened), checkpoint.load_processor(opened, backend=None)
+    return Reference(opened.model_id, opened.revision, digests, classifier, processor)
 
 
 def _evaluate(

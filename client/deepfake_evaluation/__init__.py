@@ -18,10 +18,6 @@ class OutputError(EvaluationError):
     """The disk is full or failed, or another evaluation writes to the same folder."""
 
 
-class NoReferenceError(EvaluationError):
-    """The model to compare with cannot be fetched or loaded, or has other labels."""
-
-
 class ModelChangedError(EvaluationError):
     """The server began to serve something else in the middle."""
 

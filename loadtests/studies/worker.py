@@ -155,18 +155,15 @@ def _bare(model: str, device: str) -> Iterator[Answer]:
 @contextlib.contextmanager
 def _card(model: str, revision: str, labels: str) -> Iterator[Answer]:
     """Its own images are PNG files of 224 × 224: reading and resizing them costs next to nothing."""
-    from deepfake_deploy.export import write_stand_in
-    from deepfake_evaluation.reference import open_reference
+    from deepfake_cli.evaluate import load_reference
     from PIL import Image
 
     from loadtests.studies.serving import Silent
     from loadtests.traffic.pool import PixelPool
 
     names = Path(labels).read_text(encoding="utf-8").splitlines()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_reference(model, revision or None, names, Silent(), write_stand_in) as reference,
-    ):
+    reference = load_reference(model, revision or None, names, Silent())
+    with tempfile.TemporaryDirectory() as folder:
         pool, files = PixelPool(), [Path(folder) / f"{number}.png" for number in range(_IMAGES)]
         for number, file in enumerate(files):
             Image.fromarray(pool.image(number)).save(file)

@@ -72,9 +72,7 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
             yield Checkpoint(model, None, Path(model).expanduser(), "checkpoint")
         return
     if not _HUB_ID.fullmatch(model):
-        raise ExportError(
-            f"{model}: no such folder; --model takes a folder, an id on the Hugging Face Hub, or {STAND_IN}"
-        )
+        raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
     progress.step(f"Fetching {model} from the Hugging Face Hub")
     with progress.aside():
         folder_on_disk = download_checkpoint(model, revision)
@@ -116,7 +114,7 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError:
         raise HubUnreachableError(
             f"{at}: the Hugging Face Hub cannot be reached and it is not in the local cache; check the network, or "
-            "give --model a local folder"
+            "name a local folder"
         ) from None
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "no status")
