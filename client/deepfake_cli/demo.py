@@ -15,9 +15,8 @@ from deepfake_client import DeepfakeClient, Failure, Verdict
 from deepfake_client._files import list_files
 from PIL import Image, ImageDraw, ImageFilter
 
-from .console import fail, say, waiting
-from .parameters import GivenPath
-from .progress import StepProgress
+from .console import StepProgress, fail, say, waiting
+from .options import GivenPath
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -39,11 +38,9 @@ def command(paths: tuple[Path, ...], repository: Path) -> None:
 
     Without a PATH it draws a few pictures.
     """
-    try:
-        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-        from deepfake_deploy.export import STAND_IN, ExportError
-    except ModuleNotFoundError as error:
-        fail(f"demo needs {error.name}; pip install 'deepfake-vs-real[export,serve]'")
+    from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+    from deepfake_deploy.export import STAND_IN, ExportError
+
     try:
         with StepProgress() as progress:
             weights, sentence = prepare_weights(repository, progress)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DecisionPolicy, DeepfakeError
 
-from .connection import Server, concurrency_option, server_options
-from .console import INTERRUPTED, fail, say
-from .parameters import GivenPath
-from .progress import StepProgress, image_bar
+from .console import INTERRUPTED, StepProgress, fail, image_bar, say, writable_stdout
+from .options import GivenPath, Server, concurrency_option, server_options
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -61,16 +61,13 @@ def command(
     when some could not or there is no report (the server is away, the disk is full), with 2 when the folders or the
     policy cannot be used.
     """
-    try:
-        from deepfake_evaluation import EvaluationError, InputError
-        from deepfake_evaluation.folder import require_apart, require_folder
-        from deepfake_evaluation.results import ANSWERS
-        from deepfake_evaluation.run import open_run
-    except ModuleNotFoundError as error:
-        fail(f"evaluate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
+    from deepfake_evaluation.folder import require_apart, require_folder
+    from deepfake_evaluation.results import ANSWERS
+    from deepfake_evaluation.run import open_run
+
     if reference_model is not None and not reference_model:
         raise click.UsageError("--reference-model is empty; is a variable not set?")
-    try:
+    with evaluation_errors():
         policy = None if policy_file is None else _loaded(policy_file)
         require_folder(images)
         require_apart(output, images)
@@ -80,13 +77,22 @@ def command(
         ):
             compared = _reference(run, reference_model) if reference or reference_model else None
             unmeasured = _evaluate(run, output, policy, compared, robustness=robustness)
+    sys.exit(1 if unmeasured else 0)
+
+
+@contextmanager
+def evaluation_errors() -> Iterator[None]:
+    """End the command in one line, with 2 where what was given cannot be used."""
+    from deepfake_evaluation import EvaluationError, InputError
+
+    try:
+        yield
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
-    sys.exit(1 if unmeasured else 0)
 
 
 def _loaded(policy_file: Path) -> DecisionPolicy:
@@ -143,14 +149,14 @@ def _evaluate(
         require_fit(policy, run.model)
     for note in run.notes:
         say(note)
-    with image_bar("Classifying", lambda: len(run.folder.files)) as advance:
+    with image_bar("Classifying", len(run.folder.files)) as advance:
         predictions = run.classify(advance)
     sample = collect(predictions, run.model.labels)
     measures = measure(sample)
     parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
     rows = []
     if robustness:
-        with image_bar("Classifying damaged images", lambda: sample.images * len(DAMAGES)) as advance:
+        with image_bar("Classifying damaged images", sample.images * len(DAMAGES)) as advance:
             rows = measure_robustness(run, predictions, sample, measures, advance)
         parts.append(robustness_part(rows))
     if policy is not None:
@@ -158,16 +164,10 @@ def _evaluate(
     if reference is not None:
         from deepfake_evaluation.reference import compare, reference_part
 
-        with image_bar("Asking transformers", lambda: len(predictions)) as advance:
+        with image_bar("Asking transformers", len(predictions)) as advance:
             comparison = compare(predictions, run.folder.path, reference.probabilities, advance)
         parts.append(reference_part(run.model, reference, comparison))
     write_results(output, run.model, predictions, sample, measures, rows, parts)
-    _print([report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"])
+    paragraphs = [report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"]
+    click.echo("\n\n".join(filter(None, paragraphs)), writable_stdout())
     return len(sample.unreadable) + sum(len(row.failed) for row in rows)
-
-
-def _print(paragraphs: list[str]) -> None:
-    if sys.stdout is None:
-        fail("there is no standard output to write to")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # labels may be outside its encoding
-    click.echo("\n\n".join(filter(None, paragraphs)))

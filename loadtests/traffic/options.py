@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 
 from .answers import SCORE_TOLERANCE
 from .pool import check_side

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from deepfake_cli import connection as module
+from deepfake_cli import options as module
 from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
 from deepfake_evaluation.measures import Sample
 from deepfake_evaluation.report import unreadable

@@ -1,4 +1,4 @@
-"""Options of the commands that ask a server, and the client that they describe."""
+"""Options that several commands share, and the client that those of a server describe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ import click
 from deepfake_client import DeepfakeClient, DeepfakeError, InvalidArgumentError, TLSConfig
 
 from .console import fail
-from .parameters import GivenPath
 
 _T = TypeVar("_T")
 _SECURE = ("grpcs://", "https://")
+
+
+class GivenPath(click.ParamType[Path]):
+    """A path, existing or not; but not an empty word, which pathlib would take for the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; a usage error for an empty word."""
+        if not str(value):
+            self.fail("empty; is a variable not set?", param, ctx)
+        return Path(value)
+
 
 _OPTIONS = (
     click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https."),
