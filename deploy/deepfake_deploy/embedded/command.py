@@ -8,8 +8,9 @@ import shutil
 import ssl
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import IO
 
 from .installation import EmbeddedTritonError, Installation
 
@@ -19,6 +20,7 @@ ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
 # server is alive and ready.
 CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
+LOOPBACK = "127.0.0.1"
 CPU_CONFIG_NAME = "cpu"
 
 # Of deepfake_vs_real one instance computes at a time; its config.pbtxt says why there is one more.
@@ -66,21 +68,24 @@ class TlsFiles:
             raise EmbeddedTritonError(f"{refusal} ({reason})") from None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ServerOptions:
-    """What `EmbeddedTriton` lets its caller choose."""
+    """What the caller of `EmbeddedTriton` chooses; see there."""
 
-    repository: Path
-    host: str
-    ports: Mapping[str, int]
-    """"http", "grpc" and "metrics" → port."""
-    drain_seconds: int
-    response_cache_bytes: int
-    tls: TlsFiles | None
-    poll_seconds: int
-    latency_summaries: bool
-    trace_otlp_url: str | None
-    verbose: bool
+    repository: str | os.PathLike[str] = "model_repository"
+    _: KW_ONLY
+    host: str = LOOPBACK
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    drain_seconds: int = 30
+    response_cache_bytes: int = 0
+    tls: TlsFiles | None = None
+    poll_seconds: int = 0
+    latency_summaries: bool = False
+    trace_otlp_url: str | None = None
+    verbose: bool = False
+    log: IO[str] | None = None
 
 
 def server_arguments(
@@ -90,7 +95,7 @@ def server_arguments(
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS
     arguments = [
         str(installation.binary),
-        f"--model-repository={options.repository}",
+        f"--model-repository={Path(options.repository).resolve()}",
         f"--backend-directory={backends}",
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
@@ -101,9 +106,9 @@ def server_arguments(
         f"--http-address={options.host}",
         f"--grpc-address={options.host}",
         f"--metrics-address={options.host}",
-        f"--http-port={options.ports['http']}",
-        f"--grpc-port={options.ports['grpc']}",
-        f"--metrics-port={options.ports['metrics']}",
+        f"--http-port={options.http_port}",
+        f"--grpc-port={options.grpc_port}",
+        f"--metrics-port={options.metrics_port}",
         # The key is drawn anew at each start and told to nobody: these APIs answer no one.
         f"--http-restricted-api={','.join(closed_over_http)}:closed={secrets.token_hex(16)}",
         f"--grpc-restricted-protocol={','.join(ADMIN_APIS)}:closed={secrets.token_hex(16)}",
