@@ -40,8 +40,8 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
 
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
     """
-    from deepfake_evaluation.calibration import calibrate, require_enough_files
     from deepfake_evaluation.folder import require_apart, require_folder
+    from deepfake_evaluation.policy import calibrate, require_enough_files
     from deepfake_evaluation.run import open_run
 
     if math.isnan(rate):

@@ -62,7 +62,7 @@ def command(
     policy cannot be used.
     """
     from deepfake_evaluation.folder import require_apart, require_folder
-    from deepfake_evaluation.results import ANSWERS
+    from deepfake_evaluation.report import ANSWERS
     from deepfake_evaluation.run import open_run
 
     if reference_model is not None and not reference_model:
@@ -140,9 +140,9 @@ def _evaluate(
 ) -> int:
     """Classify, measure, write the results and print the report; how many files could not be measured."""
     from deepfake_evaluation import report
-    from deepfake_evaluation.decisions import decide_all, decisions_part, require_fit
     from deepfake_evaluation.measures import collect, measure
-    from deepfake_evaluation.results import write_results
+    from deepfake_evaluation.policy import decide_all, decisions_part, require_fit
+    from deepfake_evaluation.report import write_results
     from deepfake_evaluation.robustness import DAMAGES, measure_robustness, robustness_part
 
     if policy is not None:

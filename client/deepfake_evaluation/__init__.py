@@ -1,8 +1,8 @@
 """How far verdicts can be trusted: `deepfake evaluate` and `deepfake calibrate`.
 
 `folder` says which image has which label, `run` classifies them through the server, `journal` keeps the answers.
-`measures`, `robustness`, `decisions` and `reference` make figures of them, `report`, `plots` and `results` show and
-write these, `calibration` fits a policy. All but the first three need the extra `evaluate`, `reference` also `export`.
+`measures`, `robustness`, `policy` and `reference` make figures of them, `report` and `plots` write these. All but the
+first three need the extra `evaluate`, `reference` also `export`.
 """
 
 

@@ -73,21 +73,13 @@ class LabelledFolder:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse what is no folder, before a server is asked.
-
-    Raises:
-        InputError: naming it.
-    """
+    """Raise `InputError` for what is no folder, before a server is asked."""
     if not path.is_dir():
         reason = "is a file, not a folder" if path.exists() else "no such folder"
         raise InputError(f"{path}: {reason}; give a folder with one folder of images for each label")
 
 
 def require_apart(output: Path, images: Path) -> None:
-    """Refuse a folder for the results that would be taken for images the next time.
-
-    Raises:
-        InputError: it is the folder of images or lies below it.
-    """
+    """Raise `InputError` for a place of results in the folder of images: they would be taken for images next time."""
     if output.resolve().is_relative_to(images.resolve()):
         raise InputError(f"{output}: lies in the folder of images; choose another --output")

@@ -22,7 +22,7 @@ from transformers import BaseImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
 from . import InputError
-from .intervals import Interval, proportion
+from .measures import Interval, proportion
 from .report import Part, named, shown
 from .run import Prediction, ServedModel
 
