@@ -29,7 +29,6 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from .contract import IMAGE_SIZE, RESAMPLE
 from .reporting import ExportError, HubUnreachableError, Progress, hub_bars_on_terminals_only, silent_transformers
 
-DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 STAND_IN = "stand-in"
 STAND_IN_SEED = 8000
 # Pickle weights never come to this machine: loading one runs whatever code its author put into it.
