@@ -14,20 +14,14 @@ from deepfake_client import DeepfakeError, Failure, PolicyMismatchError, Verdict
 from deepfake_client._files import list_files
 
 from .console import fail, image_bar, writable_stdout
-from .options import GivenPath, Server, concurrency_option, server_options
+from .options import GivenPath, Server, concurrency_option, file_option, server_options
 
 ERROR = "error"
 _DECISION_WIDTH = len("Deepfake")  # the longest one
 
 
 class Writer:
-    """Writes results one by one; `close` ends what was begun.
-
-    Args:
-        stream: where to.
-        labels: of the model's classes, by index.
-        decisions: whether the verdicts have one.
-    """
+    """Writes results one by one; `close` ends what was begun. `labels` are those of the model's classes, by index."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
         self._stream, self._labels, self._decisions = stream, labels, decisions
@@ -111,11 +105,8 @@ def _printable(text: str) -> str:
     help="What is written to stdout.",
 )
 @concurrency_option
-@click.option(
-    "--policy",
-    type=GivenPath(),
-    metavar="FILE",
-    help="Written by `deepfake calibrate`; adds a decision to each verdict: Deepfake, Real one or unsure.",
+@file_option(
+    "--policy", "Written by `deepfake calibrate`; adds a decision to each verdict: Deepfake, Real one or unsure."
 )
 def command(paths: tuple[Path, ...], server: Server, format_name: str, concurrency: int, policy: Path | None) -> None:
     """Tell for each image, and each file of each folder, whether it is a deepfake.

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .console import StepProgress, fail, say, waiting
 from .export import DEFAULT_MODEL
-from .options import GivenPath
+from .options import GivenPath, repository_option
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -27,13 +27,7 @@ HUB_PATIENCE_SECONDS = 20.0
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]…", type=GivenPath())
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to serve; without weights it gets some.",
-)
+@repository_option("Model repository to serve; without weights it gets some.")
 def command(paths: tuple[Path, ...], repository: Path) -> None:
     """Prepare weights, start Triton, classify each PATH (an image or a folder) over both protocols, and stop.
 

@@ -12,7 +12,7 @@ import click
 from deepfake_client import DecisionPolicy, DeepfakeError
 
 from .console import INTERRUPTED, StepProgress, fail, image_bar, say, writable_stdout
-from .options import GivenPath, Server, concurrency_option, server_options
+from .options import GivenPath, Server, concurrency_option, file_option, server_options
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--robustness", is_flag=True, help="Measure again under JPEG, scaling, blur, noise, crop and screenshots."
 )
-@click.option(
-    "--policy", "policy_file", type=GivenPath(), metavar="FILE", help="Measure the decisions of this policy as well."
-)
+@file_option("--policy", "Measure the decisions of this policy as well.", "policy_file")
 @click.option("--reference", is_flag=True, help="Compare with the model card's own code, on this machine.")
 @click.option(
     "--reference-model",
@@ -67,8 +65,11 @@ def command(
 
     if reference_model is not None and not reference_model:
         raise click.UsageError("--reference-model is empty; is a variable not set?")
+    try:
+        policy = None if policy_file is None else DecisionPolicy.load(policy_file)
+    except DeepfakeError as error:
+        fail(str(error), status=2)
     with evaluation_errors():
-        policy = None if policy_file is None else _loaded(policy_file)
         require_folder(images)
         require_apart(output, images)
         with (
@@ -93,13 +94,6 @@ def evaluation_errors() -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
-
-
-def _loaded(policy_file: Path) -> DecisionPolicy:
-    try:
-        return DecisionPolicy.load(policy_file)
-    except DeepfakeError as error:
-        fail(str(error), status=2)
 
 
 def _reference(run: EvaluationRun, named: str | None) -> Reference:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .console import StepProgress, fail, say
-from .options import GivenPath
+from .options import repository_option
 
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 
@@ -28,13 +28,7 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
     show_default=True,
     help="auto: fp16 with a CUDA device, bf16 where the CPU computes it natively, else fp32.",
 )
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to write into.",
-)
+@repository_option("Model repository to write into.")
 @click.option(
     "--model-version",
     type=click.IntRange(1),

@@ -10,24 +10,17 @@ import click
 from deepfake_client import DeepfakeError, ImageLimits
 
 from .console import fail, say, waiting
-from .options import GivenPath, Server, server_options
+from .options import Server, file_option, server_options
 
 
 @click.command()
 @server_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 picks a free one.")
-@click.option(
-    "--policy",
-    type=GivenPath(),
-    metavar="FILE",
-    help="Written by `deepfake calibrate`; the page then says «unsure» where it does not decide.",
-)
-@click.option(
+@file_option("--policy", "Written by `deepfake calibrate`; the page then says «unsure» where it does not decide.")
+@file_option(
     "--verdict-log",
-    type=GivenPath(),
-    metavar="FILE",
-    help="Append a JSON line for each verdict: time, SHA-256 of the image, scores, model; no image and no file name.",
+    "Append a JSON line for each verdict: time, SHA-256 of the image, scores, model; no image and no file name.",
 )
 def command(server: Server, host: str, port: int, policy: Path | None, verdict_log: Path | None) -> None:
     """Serve the web page in front of a running Triton, in the foreground, until Ctrl-C or SIGTERM."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import fail, say, waiting
-from .options import GivenPath
+from .options import repository_option
 
 if TYPE_CHECKING:
     from deepfake_deploy.embedded import EmbeddedTriton
@@ -31,7 +31,6 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes; a usage error for anything else."""
         match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", str(value).strip())
         if match is None or match[2].upper() not in _UNITS:
             self.fail(f"{value!r} is no size; write it like 256MiB or 1GB", param, ctx)
@@ -39,13 +38,7 @@ class Size(click.ParamType[int]):
 
 
 @click.command()
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to serve.",
-)
+@repository_option("Model repository to serve.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--http-port", type=_PORT, default=8000, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="0 picks a free one.")

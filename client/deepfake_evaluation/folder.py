@@ -42,14 +42,12 @@ class LabelledFolder:
 
     @property
     def left_out_note(self) -> str | None:
-        """What to say of the files that are left out, where there are any."""
         if not self.left_out:
             return None
         names = ", ".join(self.left_out[:3]) + (", …" if len(self.left_out) > 3 else "")
         return f"{self.path}: left out, for they lie in no label's folder or are links to folders: {names}"
 
     def count(self, label: str) -> int:
-        """How many files have this label."""
         return sum(file.startswith(f"{label}/") for file in self.files)
 
     def _below(self, file: Path) -> str:

@@ -45,11 +45,9 @@ def proportion(hits: int, total: int) -> Interval:
 def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Interval:
     """The share of pairs of a positive and a negative image that the scores put in order; ties count half.
 
-    The interval takes DeLong's variance (E. R. DeLong et al., Biometrics 44, 1988) through the logit (M. S. Pepe, «The
-    Statistical Evaluation of Medical Tests», 2003, 5.2), so that it stays within 0 and 1. Where the sample shows no
-    variance, as when the classes are perfectly separated, R. G. Newcombe's score interval takes its place (Statistics
-    in Medicine 25, 2006, method 5). That one is wider, so a sample without an error can have the wider interval than
-    one with a single error.
+    The interval takes DeLong's variance (Biometrics 44, 1988) through the logit (M. S. Pepe, «The Statistical Evaluation
+    of Medical Tests», 2003, 5.2), so that it stays within 0 and 1. A sample without variance, as of perfectly separated
+    classes, gets R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which is wider.
 
     Args:
         truth: shape (N,), True for the positive class; both classes occur.
@@ -228,9 +226,6 @@ def images_needed(rate: float) -> int:
 
 
 def allowed_errors(images: int, rate: float) -> int:
-    """The most errors whose `upper_bound` is still at most `rate`; −1 where there are too few images for none.
-
-    The bound is at most `rate` just when so few errors, or fewer, are seen with 5 % probability at most at that rate.
-    """
+    """The most errors whose `upper_bound` is still at most `rate`; −1 where there are too few images for none."""
     errors = int(binom.ppf(1 - CONFIDENCE, images, rate))
     return errors if binom.cdf(errors, images, rate) <= 1 - CONFIDENCE else errors - 1

@@ -187,14 +187,11 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
 
 
 def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
-    """The temperature at which the negative log-likelihood of the labels is lowest, from 0.01 to 100.
+    """The temperature of the lowest negative log-likelihood, from 0.01 to 100 (C. Guo et al. 2017, arXiv:1706.04599).
 
-    Temperature scaling is C. Guo et al. 2017, arXiv:1706.04599. In β = 1 / temperature the likelihood is convex, so its
-    minimum is where the derivative Σ z (σ(βz) − y) changes sign: a root between bounds.
-
-    Where every image is on its right side, the likelihood grows without end as the temperature falls to 0, and would
-    make certainties of a handful of images. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n
-    images of each class, as Platt (1999) does for the same reason.
+    In β = 1 / temperature it is convex: its minimum is the root of its derivative Σ z (σ(βz) − y). Where every image is
+    on its right side there is none. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images
+    of each class (Platt 1999).
 
     Args:
         odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
@@ -230,21 +227,18 @@ def choose_thresholds(
     """The lowest threshold for "Deepfake" and the highest for "Real one" that are shown to keep the rate.
 
     Of n photos the k highest may be called deepfakes, k being the most errors of n whose upper confidence bound is at
-    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank in this
-    way, the bound holds for the threshold although it was chosen on the same images: it is a one-sided tolerance limit
-    (Wilks 1941). The other way round likewise.
+    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank, it is a
+    one-sided tolerance limit (Wilks 1941), so the bound holds although the images are the same. Likewise the other way.
 
-    Where the two thresholds cross, they change places: between them both kinds could be called either, and seldom were
-    seen. And neither crosses one half, so that a decision is the verdict's label or none.
+    Thresholds that cross change places. Neither crosses one half, so that a decision is the verdict's label or none.
 
     Args:
-        probabilities: calibrated, of "Deepfake".
-        is_deepfake: the truth; enough of each kind (`require_enough`).
+        probabilities: shape (N,), calibrated, of "Deepfake".
+        is_deepfake: shape (N,), the truth; enough of each kind (`require_enough`).
         rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
 
     Returns:
-        Both thresholds, as `DecisionPolicy` has them; None where even the highest, or lowest, probabilities are of the
-        wrong kind too often.
+        Both, as `DecisionPolicy` has them; None where even the outermost probabilities are of the wrong kind too often.
     """
     photos, deepfakes = np.sort(probabilities[~is_deepfake]), np.sort(probabilities[is_deepfake])
     seen = np.unique(probabilities)

@@ -34,12 +34,8 @@ def build_app(
 ) -> tuple[Guard, Callable[[], None]]:
     """The application to serve, and what ends the connection that each open page holds.
 
-    Args:
-        client: for the server.
-        folder: of `memory_folder`.
-        limits: of one image, those of `client`.
-        policy: whether the verdicts come with a policy's decision.
-        recorded: whether there is a verdict log.
+    `folder` is that of `memory_folder`, `limits` are those of `client`. `policy` and `recorded`: whether the verdicts
+    come with a decision, and whether there is a verdict log.
     """
     uploads = Uploads(folder)
     events = _Events(Classifier(client, uploads, limits), ServedModelWatch(client))

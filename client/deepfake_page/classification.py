@@ -67,11 +67,6 @@ class Answer:
     milliseconds: float
     thumbnail: bytes | None
 
-    @property
-    def unanswered(self) -> bool:
-        """Whether there is no verdict for a reason that the next image would meet as well."""
-        return isinstance(self.result, Failure) and not isinstance(self.result.error, (ImageError, OverloadedError))
-
 
 class Classifier:
     """Asks the server about uploads, which are removed with their answer."""
@@ -82,7 +77,6 @@ class Classifier:
         self._limits = limits
 
     async def classify(self, upload: Upload) -> Answer:
-        """The answer for one upload."""
         try:
             return await anyio.to_thread.run_sync(self._answer, upload, None)
         finally:
@@ -99,11 +93,12 @@ class Classifier:
         async def answer(upload: Upload) -> Answer:
             async with slots:
                 if failed.is_set():
-                    error = NotReadyError("not tried, because there was no answer for an image before it")
-                    return Answer(upload.name, Failure(upload.name, error), 0.0, None)
+                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
+                    return Answer(upload.name, Failure(upload.name, skipped), 0.0, None)
                 found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
-            if found.unanswered:
-                failed.set()
+            error = found.result.error if isinstance(found.result, Failure) else None
+            if error is not None and not isinstance(error, (ImageError, OverloadedError)):
+                failed.set()  # the next image would meet the same
             return found
 
         tasks = {asyncio.create_task(answer(upload)): upload for upload in uploads}
@@ -168,11 +163,6 @@ class ServedModel:
     def stand_in(self) -> bool:
         """Whether its weights are known to be random."""
         return self.provenance is not None and self.provenance.stand_in
-
-    @property
-    def weights(self) -> str:
-        """In a word, for a table: "checkpoint", "stand-in" or "unknown"."""
-        return "unknown" if self.provenance is None else self.provenance.weights
 
     @property
     def model_name(self) -> str:

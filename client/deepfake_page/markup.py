@@ -133,7 +133,9 @@ def csv_table(answers: Sequence[Answer], served: ServedModel) -> str:
     which is "stand-in (verdicts mean nothing)" where that is so and "unknown" where the server does not tell.
     """
     columns = [*_columns(answers), "model", "model_version", "weights"]
-    weights = "stand-in (verdicts mean nothing)" if served.stand_in else served.weights
+    weights = "unknown" if served.provenance is None else served.provenance.weights
+    if served.stand_in:
+        weights += " (verdicts mean nothing)"
     text = io.StringIO()
     rows = csv.DictWriter(text, columns, extrasaction="ignore")
     rows.writeheader()

@@ -33,8 +33,8 @@ TORCH_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Large tensors lie in pages of 2 MiB where the kernel gives them.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # glibc keeps the memory of one forward pass for the next one; given back, it comes anew page by page. The first is
-    # the most that glibc takes, and more than the largest activation of a batch of eight: 18 MiB in fp32.
+    # glibc keeps the memory of one forward pass for the next one; given back, it comes anew page by page. The largest
+    # activation of a batch of eight has 18 MiB in fp32.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
 }
@@ -119,8 +119,14 @@ def server_arguments(
     ]
     if options.poll_seconds:
         arguments += [f"--repository-poll-secs={options.poll_seconds}"]
-    if options.tls is not None:
-        arguments += _tls_arguments(options.tls)
+    if (tls := options.tls) is not None:
+        arguments += [
+            "--grpc-use-ssl=true",
+            f"--grpc-server-cert={tls.certificate.resolve()}",
+            f"--grpc-server-key={tls.key.resolve()}",
+        ]
+        if tls.client_ca is not None:
+            arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
     if options.latency_summaries:
         arguments += ["--metrics-config=summary_latencies=true"]
     if options.trace_otlp_url is not None:
@@ -147,17 +153,6 @@ def server_arguments(
     return arguments
 
 
-def _tls_arguments(tls: TlsFiles) -> list[str]:
-    arguments = [
-        "--grpc-use-ssl=true",
-        f"--grpc-server-cert={tls.certificate.resolve()}",
-        f"--grpc-server-key={tls.key.resolve()}",
-    ]
-    if tls.client_ca is not None:
-        arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
-    return arguments
-
-
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH.
 
@@ -176,9 +171,8 @@ def server_environment(installation: Installation, environment: Mapping[str, str
 def write_backend_directory(folder: Path, installation: Installation) -> Path:
     """Fill `folder` with the Python backend of the wheel and our `pytorch` backend, and return it.
 
-    Triton takes a folder `pytorch/model.py` as the backend of every model that names `backend: "pytorch"`, and runs
-    it through `python/`, which must hold the stub beside its library. Copies (3 MB), because it refuses links that
-    lead out of the folder.
+    Triton runs `pytorch/model.py` through `python/`, which must hold the stub beside its library, for every model that
+    names `backend: "pytorch"`. Copies (3 MB), because it refuses links that lead out of the folder.
     """
     python, pytorch = folder / "python", folder / "pytorch"
     python.mkdir(parents=True)

@@ -88,10 +88,6 @@ def _is_folder(model: str) -> bool:
 def download_checkpoint(model_id: str, revision: str | None) -> Path:
     """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to.
 
-    Args:
-        model_id: `owner/name`.
-        revision: branch, tag or commit; None is the default branch.
-
     Raises:
         HubUnreachableError: no connection, and the revision is not in the cache.
         ExportError: the id or the revision is unknown, private or gated, or the download broke off.
@@ -242,14 +238,9 @@ def _mismatch(key: Any) -> str:
 
 
 def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:
-    """transformers' own image processor of the checkpoint.
+    """transformers' own image processor, in its Pillow form, which the contract is equal to.
 
-    Args:
-        checkpoint: with a preprocessor_config.json.
-        backend: its Pillow form, which the contract is equal to; None for what transformers takes by itself.
-
-    Raises:
-        ExportError: it cannot be loaded.
+    With None as `backend` it is what transformers takes by itself. Raises `ExportError` where it cannot be loaded.
     """
     try:
         with silent_transformers():

@@ -74,12 +74,8 @@ def measure_parity(
 ) -> Parity:
     """Compare `module` on `device`, fed by the client's preprocessing, with `model`, fed by transformers' own.
 
-    Args:
-        module: the TorchScript as it was serialised.
-        model: the fp32 classifier on the CPU.
-        processor: the checkpoint's image processor.
-        device: where the graph runs when served.
-        advance: called after each batch.
+    `module` is the TorchScript as it was serialised, `model` the fp32 classifier on the CPU. `advance` is called after
+    each batch.
     """
     images = list(varied_images(sum(BATCH_SIZES)))
     logit_differences, probability_differences, label_changes, decided = [], [], 0, 0
