@@ -40,7 +40,7 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
 
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
     """
-    from deepfake_evaluation.folder import require_apart, require_folder
+    from deepfake_evaluation.folder import require_folders
     from deepfake_evaluation.policy import calibrate, require_enough_files
     from deepfake_evaluation.run import open_run
 
@@ -49,8 +49,7 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
     if output.is_dir():
         fail(f"{output}: a folder; name a file with --output", status=2)
     with evaluation_errors():
-        require_folder(folder)
-        require_apart(output, folder)
+        require_folders(folder, output)
         with server.ready_client() as client:
             beside = output.with_name(f"{output.name}.answers.jsonl")
             with open_run(client, folder, beside, concurrency=concurrency) as run:

@@ -59,7 +59,7 @@ def command(
     when some could not or there is no report (the server is away, the disk is full), with 2 when the folders or the
     policy cannot be used.
     """
-    from deepfake_evaluation.folder import require_apart, require_folder
+    from deepfake_evaluation.folder import require_folders
     from deepfake_evaluation.report import ANSWERS
     from deepfake_evaluation.run import open_run
 
@@ -70,8 +70,7 @@ def command(
     except DeepfakeError as error:
         fail(str(error), status=2)
     with evaluation_errors():
-        require_folder(images)
-        require_apart(output, images)
+        require_folders(images, output)
         with (
             server.ready_client() as client,
             open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,

@@ -26,7 +26,6 @@ class LabelledFolder:
         Raises:
             InputError: the folder is not there, its folders are not named like the labels, or one of them is empty.
         """
-        require_folder(path)
         self.path, self.labels = path, tuple(labels)
         try:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -70,14 +69,10 @@ class LabelledFolder:
             )
 
 
-def require_folder(path: Path) -> None:
-    """Raise `InputError` for what is no folder, before a server is asked."""
-    if not path.is_dir():
-        reason = "is a file, not a folder" if path.exists() else "no such folder"
-        raise InputError(f"{path}: {reason}; give a folder with one folder of images for each label")
-
-
-def require_apart(output: Path, images: Path) -> None:
-    """Raise `InputError` for a place of results in the folder of images: they would be taken for images next time."""
-    if output.resolve().is_relative_to(images.resolve()):
+def require_folders(images: Path, output: Path) -> None:
+    """Raise `InputError`, before a server is asked, for images in no folder or results in the folder of images."""
+    if not images.is_dir():
+        reason = "is a file, not a folder" if images.exists() else "no such folder"
+        raise InputError(f"{images}: {reason}; give a folder with one folder of images for each label")
+    if output.resolve().is_relative_to(images.resolve()):  # they would be taken for images the next time
         raise InputError(f"{output}: lies in the folder of images; choose another --output")
