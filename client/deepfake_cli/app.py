@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from .console import INTERRUPTED, fail
 
-# Imported when called: `deepfake classify` must not wait for torch, nor need it.
+# Each command with the extras that it imports when called: `deepfake classify` must not wait for torch, nor need it.
 _COMMANDS = {
-    "calibrate": "deepfake_cli.calibrate",
-    "classify": "deepfake_cli.classify",
-    "demo": "deepfake_cli.demo",
-    "evaluate": "deepfake_cli.evaluate",
-    "export": "deepfake_cli.export",
-    "page": "deepfake_cli.page",
-    "serve": "deepfake_cli.serve",
+    "calibrate": "evaluate",
+    "classify": "cli",
+    "demo": "export,serve",
+    "evaluate": "evaluate",
+    "export": "export",
+    "page": "page",
+    "serve": "serve",
 }
 _TERMINATED = 143
 
@@ -31,9 +31,16 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(_COMMANDS[cmd_name]).command
-        assert isinstance(command, click.Command)  # noqa: S101 - what each of the modules above defines
+        command = importlib.import_module(f"deepfake_cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - what each of these modules defines
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            name = ctx.invoked_subcommand or ""
+            fail(f"{name} needs {error.name}; pip install 'deepfake-vs-real[{_COMMANDS[name]}]'")
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 
 import click
-from deepfake_client import DeepfakeError
 
-from .connection import Server, concurrency_option, server_options
-from .console import INTERRUPTED, fail, say
-from .parameters import GivenPath
-from .progress import image_bar
+from .console import fail, image_bar, say
+from .evaluate import evaluation_errors
+from .options import GivenPath, Server, concurrency_option, server_options
 
 _SHOWN = 20  # files without a verdict that are named
 
@@ -42,35 +40,25 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
 
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
     """
-    try:
-        from deepfake_evaluation import EvaluationError, InputError
-        from deepfake_evaluation.calibration import calibrate, require_enough_files
-        from deepfake_evaluation.folder import require_apart, require_folder
-        from deepfake_evaluation.run import open_run
-    except ModuleNotFoundError as error:
-        fail(f"calibrate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
+    from deepfake_evaluation.folder import require_folders
+    from deepfake_evaluation.policy import calibrate, require_enough_files
+    from deepfake_evaluation.run import open_run
+
     if math.isnan(rate):
         raise click.UsageError("--false-positive-rate is not a number")
     if output.is_dir():
         fail(f"{output}: a folder; name a file with --output", status=2)
-    try:
-        require_folder(folder)
-        require_apart(output, folder)
+    with evaluation_errors():
+        require_folders(folder, output)
         with server.ready_client() as client:
             beside = output.with_name(f"{output.name}.answers.jsonl")
             with open_run(client, folder, beside, concurrency=concurrency) as run:
                 require_enough_files(run.folder, run.model, rate)
                 for note in run.notes:
                     say(note)
-                with image_bar("Classifying", lambda: len(run.folder.files)) as advance:
+                with image_bar("Classifying", len(run.folder.files)) as advance:
                     predictions = run.classify(advance)
                 policy, report = calibrate(predictions, run.model, rate)
-    except InputError as error:
-        fail(str(error), status=2)
-    except (EvaluationError, DeepfakeError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
     try:
         policy.save(output)
     except OSError as error:

@@ -1,12 +1,23 @@
-"""What goes to stderr: one line for an error, progress on a terminal and nowhere else."""
+"""What goes to stderr: one line for an error, and on a terminal how far a long command is."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import NoReturn, TextIO
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -24,6 +35,86 @@ def say(message: str) -> None:
     stderr.print(" ".join(message.split("\n")), markup=False)
 
 
+def writable_stdout() -> TextIO:
+    """The standard output, which takes file names and labels outside its encoding too."""
+    if sys.stdout is None:
+        fail("there is no standard output to write to")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    return sys.stdout
+
+
 def waiting(description: str) -> AbstractContextManager[object]:
     """A spinner while something takes seconds; nothing in a pipe."""
     return stderr.status(description) if stderr.is_terminal else nullcontext()
+
+
+class StepProgress:
+    """A context manager that shows one line per step, with a spinner, a clock, and the parts of it that are done."""
+
+    def __init__(self) -> None:
+        self._progress = _display()
+        self._task: TaskID | None = None
+        self._parts = 0
+
+    def step(self, description: str) -> None:
+        """A step begins, and the one before it is done."""
+        self._finish()
+        self._parts = 0
+        self._task = self._progress.add_task(description, total=None, parts="")
+
+    def advance(self) -> None:
+        """A part of the step is done."""
+        if self._task is not None:
+            self._parts += 1
+            self._progress.update(self._task, parts=f" ({self._parts} done)")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to another library's progress bars."""
+        self._finish()
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress, self._task = _display(), None
+            self._progress.start()
+
+    def __enter__(self) -> StepProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+        self._progress.stop()
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, total=1, completed=1)
+
+
+@contextmanager
+def image_bar(description: str, count: int | None) -> Iterator[Callable[[], None]]:
+    """A bar of `count` images on a terminal, which goes when it is complete; what is to be called for each image."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=stderr,
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        # On one and the same terminal the lines have to go above the bar.
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+    ) as progress:
+        yield partial(progress.advance, progress.add_task(description, total=count))
+
+
+def _display() -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}{task.fields[parts]}", markup=False),
+        TimeElapsedColumn(),
+        console=stderr,
+        disable=not sys.stderr.isatty(),
+    )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from deepfake_client import DeepfakeClient, Failure, Verdict
+from deepfake_client import DeepfakeClient, Verdict
 from deepfake_client._files import list_files
 from PIL import Image, ImageDraw, ImageFilter
 
-from .console import fail, say, waiting
-from .parameters import GivenPath
-from .progress import StepProgress
+from .console import StepProgress, fail, say, waiting
+from .export import DEFAULT_MODEL
+from .options import GivenPath, repository_option
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -27,23 +27,15 @@ HUB_PATIENCE_SECONDS = 20.0
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]…", type=GivenPath())
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to serve; without weights it gets some.",
-)
+@repository_option("Model repository to serve; without weights it gets some.")
 def command(paths: tuple[Path, ...], repository: Path) -> None:
     """Prepare weights, start Triton, classify each PATH (an image or a folder) over both protocols, and stop.
 
     Without a PATH it draws a few pictures.
     """
-    try:
-        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-        from deepfake_deploy.export import STAND_IN, ExportError
-    except ModuleNotFoundError as error:
-        fail(f"demo needs {error.name}; pip install 'deepfake-vs-real[export,serve]'")
+    from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
+    from deepfake_deploy.export import STAND_IN, ExportError
+
     try:
         with StepProgress() as progress:
             weights, sentence = prepare_weights(repository, progress)
@@ -71,7 +63,7 @@ def prepare_weights(repository: Path, progress: Progress) -> tuple[str, str]:
     Raises:
         ExportError: the Hub answered and the export failed, or the repository cannot be written.
     """
-    from deepfake_deploy.export import DEFAULT_MODEL, STAND_IN, HubUnreachableError, export_model
+    from deepfake_deploy.export import STAND_IN, HubUnreachableError, export_model
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     weights = _weights_of(repository)
@@ -131,7 +123,7 @@ def _require_hub(model: str) -> None:
 
 def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bool:
     """Print a verdict per image and protocol; False when an image got none."""
-    complete = True
+    complete, mark = True, "   [stand-in weights: meaningless]" if stand_in else ""
     with tempfile.TemporaryDirectory(prefix="deepfake-demo-") as folder:
         images = [file for path in paths for file in list_files(path)] if paths else _draw_faces(Path(folder))
         if not images:
@@ -140,19 +132,15 @@ def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bo
             click.echo(f"\n{url}")
             with DeepfakeClient(url) as client:
                 for image, result in zip(images, client.classify_many(images), strict=True):
-                    complete &= isinstance(result, Verdict)
-                    click.echo(f"  {_sentence(image if paths else Path(image.name), result, stand_in=stand_in)}")
+                    if isinstance(result, Verdict):
+                        told = f"{result.label}, {result.score:.1%}{mark}"
+                    else:
+                        told, complete = f"no verdict: {result.error}", False
+                    click.echo(f"  {image if paths else image.name}: {told}")
     if not paths:
         click.echo("\nThe images were drawn by this program, so their verdicts only show that the path works.")
         click.echo("Your own:  make demo IMAGES='photo.jpg folder/'")
     return complete
-
-
-def _sentence(image: Path, result: Verdict | Failure, *, stand_in: bool) -> str:
-    if isinstance(result, Failure):
-        return f"{image}: no verdict: {result.error}"
-    mark = "   [stand-in weights: meaningless]" if stand_in else ""
-    return f"{image}: {result.label}, {result.score:.1%}{mark}"
 
 
 def deepfake_command(arguments: str) -> str:

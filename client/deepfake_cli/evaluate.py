@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DecisionPolicy, DeepfakeError
 
-from .connection import Server, concurrency_option, server_options
-from .console import INTERRUPTED, fail, say
-from .parameters import GivenPath
-from .progress import StepProgress, image_bar
+from .console import INTERRUPTED, StepProgress, fail, image_bar, say, writable_stdout
+from .options import GivenPath, Server, concurrency_option, file_option, server_options
 
 if TYPE_CHECKING:
+    from deepfake_deploy.export import Progress
     from deepfake_evaluation.reference import Reference
     from deepfake_evaluation.run import EvaluationRun
 
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--robustness", is_flag=True, help="Measure again under JPEG, scaling, blur, noise, crop and screenshots."
 )
-@click.option(
-    "--policy", "policy_file", type=GivenPath(), metavar="FILE", help="Measure the decisions of this policy as well."
-)
+@file_option("--policy", "Measure the decisions of this policy as well.", "policy_file")
 @click.option("--reference", is_flag=True, help="Compare with the model card's own code, on this machine.")
 @click.option(
     "--reference-model",
@@ -62,58 +59,73 @@ def command(
     when some could not or there is no report (the server is away, the disk is full), with 2 when the folders or the
     policy cannot be used.
     """
-    try:
-        from deepfake_evaluation import EvaluationError, InputError
-        from deepfake_evaluation.folder import require_apart, require_folder
-        from deepfake_evaluation.results import ANSWERS
-        from deepfake_evaluation.run import open_run
-    except ModuleNotFoundError as error:
-        fail(f"evaluate needs {error.name}; pip install 'deepfake-vs-real[evaluate]'")
+    from deepfake_evaluation.folder import require_folders
+    from deepfake_evaluation.report import ANSWERS
+    from deepfake_evaluation.run import open_run
+
     if reference_model is not None and not reference_model:
         raise click.UsageError("--reference-model is empty; is a variable not set?")
     try:
-        policy = None if policy_file is None else _loaded(policy_file)
-        require_folder(images)
-        require_apart(output, images)
+        policy = None if policy_file is None else DecisionPolicy.load(policy_file)
+    except DeepfakeError as error:
+        fail(str(error), status=2)
+    with evaluation_errors():
+        require_folders(images, output)
         with (
             server.ready_client() as client,
             open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
-            _reference(run, reference_model, wanted=reference or reference_model is not None) as compared,
         ):
+            compared = _reference(run, reference_model) if reference or reference_model else None
             unmeasured = _evaluate(run, output, policy, compared, robustness=robustness)
+    sys.exit(1 if unmeasured else 0)
+
+
+@contextmanager
+def evaluation_errors() -> Iterator[None]:
+    """End the command in one line, with 2 where what was given cannot be used."""
+    from deepfake_evaluation import EvaluationError, InputError
+
+    try:
+        yield
     except InputError as error:
         fail(str(error), status=2)
     except (EvaluationError, DeepfakeError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; what was answered is kept, run the same command again to go on", status=INTERRUPTED)
-    sys.exit(1 if unmeasured else 0)
 
 
-def _loaded(policy_file: Path) -> DecisionPolicy:
+def _reference(run: EvaluationRun, named: str | None) -> Reference:
+    """The model named, else the one that the server's provenance names; loaded before hours of classifying."""
     try:
-        return DecisionPolicy.load(policy_file)
-    except DeepfakeError as error:
-        fail(str(error), status=2)
-
-
-@contextmanager
-def _reference(run: EvaluationRun, named: str | None, *, wanted: bool) -> Iterator[Reference | None]:
-    """The reference, loaded before hours of classifying, where one is wanted."""
-    if not wanted:
-        yield None
-        return
-    try:
-        from deepfake_deploy.export import write_stand_in
-        from deepfake_evaluation.reference import open_reference, reference_of
+        from deepfake_deploy.export import ExportError
+        from deepfake_evaluation.reference import reference_of
     except ModuleNotFoundError as error:
         fail(f"--reference needs {error.name}; pip install 'deepfake-vs-real[export]'")
     model, revision = (named, None) if named else reference_of(run.model)
-    with ExitStack() as stack:
+    try:
         with StepProgress() as progress:
-            opened = open_reference(model, revision, run.model.labels, progress, write_stand_in)
-            reference = stack.enter_context(opened)
-        yield reference
+            return load_reference(model, revision, list(run.model.labels), progress)
+    except ExportError as error:
+        fail(f"no reference: {error}")
+
+
+def load_reference(model: str, revision: str | None, labels: list[str], progress: Progress) -> Reference:
+    """The checkpoint named by a local folder, a Hub id or "stand-in", in transformers.
+
+    Raises:
+        ExportError: it cannot be had or loaded, or has other labels.
+    """
+    from deepfake_deploy.export import checkpoint
+    from deepfake_deploy.export.contract import check_configuration
+    from deepfake_evaluation.reference import Reference
+
+    with checkpoint.open_checkpoint(model, revision, labels, progress) as opened:
+        progress.step("Loading the model into transformers")
+        check_configuration(opened.folder, labels)
+        digests = {path.name: checkpoint.sha256_of(path) for path in checkpoint.weight_files(opened)}
+        classifier, processor = checkpoint.load_model(opened), checkpoint.load_processor(opened, backend=None)
+    return Reference(opened.model_id, opened.revision, digests, classifier, processor)
 
 
 def _evaluate(
@@ -121,23 +133,23 @@ def _evaluate(
 ) -> int:
     """Classify, measure, write the results and print the report; how many files could not be measured."""
     from deepfake_evaluation import report
-    from deepfake_evaluation.decisions import decide_all, decisions_part, require_fit
     from deepfake_evaluation.measures import collect, measure
-    from deepfake_evaluation.results import write_results
+    from deepfake_evaluation.policy import decide_all, decisions_part, require_fit
+    from deepfake_evaluation.report import write_results
     from deepfake_evaluation.robustness import DAMAGES, measure_robustness, robustness_part
 
     if policy is not None:
         require_fit(policy, run.model)
     for note in run.notes:
         say(note)
-    with image_bar("Classifying", lambda: len(run.folder.files)) as advance:
+    with image_bar("Classifying", len(run.folder.files)) as advance:
         predictions = run.classify(advance)
     sample = collect(predictions, run.model.labels)
     measures = measure(sample)
     parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
     rows = []
     if robustness:
-        with image_bar("Classifying damaged images", lambda: sample.images * len(DAMAGES)) as advance:
+        with image_bar("Classifying damaged images", sample.images * len(DAMAGES)) as advance:
             rows = measure_robustness(run, predictions, sample, measures, advance)
         parts.append(robustness_part(rows))
     if policy is not None:
@@ -145,16 +157,10 @@ def _evaluate(
     if reference is not None:
         from deepfake_evaluation.reference import compare, reference_part
 
-        with image_bar("Asking transformers", lambda: len(predictions)) as advance:
+        with image_bar("Asking transformers", len(predictions)) as advance:
             comparison = compare(predictions, run.folder.path, reference.probabilities, advance)
         parts.append(reference_part(run.model, reference, comparison))
     write_results(output, run.model, predictions, sample, measures, rows, parts)
-    _print([report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"])
+    paragraphs = [report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"]
+    click.echo("\n\n".join(filter(None, paragraphs)), writable_stdout())
     return len(sample.unreadable) + sum(len(row.failed) for row in rows)
-
-
-def _print(paragraphs: list[str]) -> None:
-    if sys.stdout is None:
-        fail("there is no standard output to write to")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # labels may be outside its encoding
-    click.echo("\n\n".join(filter(None, paragraphs)))

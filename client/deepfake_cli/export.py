@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from .console import fail, say
-from .parameters import GivenPath
-from .progress import StepProgress
-
-if TYPE_CHECKING:
-    from deepfake_deploy.export import Export
+from .console import StepProgress, fail, say
+from .options import repository_option
 
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 
@@ -33,13 +28,7 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
     show_default=True,
     help="auto: fp16 with a CUDA device, bf16 where the CPU computes it natively, else fp32.",
 )
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to write into.",
-)
+@repository_option("Model repository to write into.")
 @click.option(
     "--model-version",
     type=click.IntRange(1),
@@ -51,20 +40,14 @@ def command(model: str, revision: str | None, precision: str, repository: Path, 
     """Write a checkpoint into the model repository as TorchScript, checked against transformers."""
     if not model:
         raise click.UsageError("--model is empty; is a variable not set?")
-    try:
-        from deepfake_deploy.export import ExportError, Precision, export_model
-    except ModuleNotFoundError as error:
-        fail(f"export needs {error.name}; pip install 'deepfake-vs-real[export]'")
+    from deepfake_deploy.export import ExportError, Precision, export_model
+
     try:
         with StepProgress() as progress:
             chosen = None if precision == "auto" else Precision(precision)
             export = export_model(model, revision, chosen, repository, progress, model_version)
     except ExportError as error:
         fail(str(error))
-    _print(export)
-
-
-def _print(export: Export) -> None:
     click.echo(f"Parity with transformers, {export.precision.value}, {export.parity.summary()}")
     click.echo(f"Wrote {export.path} ({export.size_bytes / 1e6:.0f} MB) and provenance.json beside it")
     if export.weights == "stand-in":

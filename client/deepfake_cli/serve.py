@@ -7,34 +7,42 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import fail, say, waiting
-from .parameters import GivenPath, Size
+from .options import repository_option
 
 if TYPE_CHECKING:
     from deepfake_deploy.embedded import EmbeddedTriton
 
-LOOPBACK = ("127.0.0.1", "localhost")
-PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+_LOOPBACK = ("127.0.0.1", "localhost")
+_PORT = click.IntRange(0, 65535)
+_PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+_UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class Size(click.ParamType[int]):
+    """`256MiB`, `1GB`, `1048576`, as bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", str(value).strip())
+        if match is None or match[2].upper() not in _UNITS:
+            self.fail(f"{value!r} is no size; write it like 256MiB or 1GB", param, ctx)
+        return int(match[1]) * _UNITS[match[2].upper()]
 
 
 @click.command()
-@click.option(
-    "--repository",
-    type=GivenPath(),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository to serve.",
-)
+@repository_option("Model repository to serve.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 picks a free one.")
-@click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), default=8002, show_default=True, help="0 picks a free one."
-)
+@click.option("--http-port", type=_PORT, default=8000, show_default=True, help="0 picks a free one.")
+@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="0 picks a free one.")
+@click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help="0 picks a free one.")
 @click.option(
     "--drain-seconds",
     type=click.IntRange(1, 3600),
@@ -51,10 +59,10 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
     help="Keep answers to answer equal requests with, in so much memory: 256MiB, say. Off by default.",
 )
 @click.option(
-    "--grpc-tls-cert", type=PEM_FILE, help="Certificate for TLS on gRPC. HTTP then answers health checks only."
+    "--grpc-tls-cert", type=_PEM_FILE, help="Certificate for TLS on gRPC. HTTP then answers health checks only."
 )
-@click.option("--grpc-tls-key", type=PEM_FILE, help="Its key.")
-@click.option("--grpc-tls-client-ca", type=PEM_FILE, help="Callers must show a certificate of this CA (mutual TLS).")
+@click.option("--grpc-tls-key", type=_PEM_FILE, help="Its key.")
+@click.option("--grpc-tls-client-ca", type=_PEM_FILE, help="Callers must show a certificate of this CA (mutual TLS).")
 @click.option(
     "--poll-seconds",
     type=click.IntRange(0, 86400),
@@ -75,50 +83,32 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path
 def command(
     repository: Path,
     host: str,
-    http_port: int,
-    grpc_port: int,
-    metrics_port: int,
     drain_seconds: int,
-    response_cache_bytes: int,
     grpc_tls_cert: Path | None,
     grpc_tls_key: Path | None,
     grpc_tls_client_ca: Path | None,
-    poll_seconds: int,
-    latency_summaries: bool,
     trace_otlp_url: str | None,
-    verbose: bool,
+    **options: Any,
 ) -> None:
     """Serve the model repository with the embedded Triton, in the foreground, until Ctrl-C or SIGTERM."""
-    try:
-        from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError, TlsFiles
-    except ModuleNotFoundError as error:
-        fail(f"serve needs {error.name}; pip install 'deepfake-vs-real[serve]'")
+    from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError, TlsFiles
+
     if (grpc_tls_cert is None) != (grpc_tls_key is None) or (grpc_tls_client_ca and grpc_tls_cert is None):
         raise click.UsageError("--grpc-tls-cert and --grpc-tls-key go together, --grpc-tls-client-ca with both")
     if trace_otlp_url is not None and not re.fullmatch(r"https?://[^/\s]+/\S+", trace_otlp_url):
         raise click.UsageError(
             "--trace-otlp must be the URL of a collector's traces, as http://127.0.0.1:4318/v1/traces"
         )
+    tls = TlsFiles(grpc_tls_cert, grpc_tls_key, grpc_tls_client_ca) if grpc_tls_cert and grpc_tls_key else None
     server = EmbeddedTriton(
-        repository,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        drain_seconds=drain_seconds,
-        response_cache_bytes=response_cache_bytes,
-        tls=TlsFiles(grpc_tls_cert, grpc_tls_key, grpc_tls_client_ca) if grpc_tls_cert and grpc_tls_key else None,
-        poll_seconds=poll_seconds,
-        latency_summaries=latency_summaries,
-        trace_otlp_url=trace_otlp_url,
-        verbose=verbose,
+        repository, host=host, drain_seconds=drain_seconds, tls=tls, trace_otlp_url=trace_otlp_url, **options
     )
     try:
         with waiting("Starting Triton and loading the model"):
             server.start()
     except EmbeddedTritonError as error:
         fail(str(error))
-    if host not in LOOPBACK and grpc_tls_client_ca is None:
+    if host not in _LOOPBACK and grpc_tls_client_ca is None:
         say(f"Listening on {host}: whoever reaches these ports can classify, there is no authentication.")
     sys.exit(_serve_until_stopped(server, drain_seconds))
 

@@ -1,8 +1,8 @@
 """How far verdicts can be trusted: `deepfake evaluate` and `deepfake calibrate`.
 
 `folder` says which image has which label, `run` classifies them through the server, `journal` keeps the answers.
-`measures`, `robustness`, `decisions` and `reference` make figures of them, `report`, `plots` and `results` show and
-write these, `calibration` fits a policy. All but the first three need the extra `evaluate`, `reference` also `export`.
+`measures`, `robustness`, `policy` and `reference` make figures of them, `report` and `plots` write these. All but the
+first three need the extra `evaluate`, `reference` also `export`.
 """
 
 
@@ -16,10 +16,6 @@ class InputError(EvaluationError):
 
 class OutputError(EvaluationError):
     """The disk is full or failed, or another evaluation writes to the same folder."""
-
-
-class NoReferenceError(EvaluationError):
-    """The model to compare with cannot be fetched or loaded, or has other labels."""
 
 
 class ModelChangedError(EvaluationError):

@@ -26,7 +26,6 @@ class LabelledFolder:
         Raises:
             InputError: the folder is not there, its folders are not named like the labels, or one of them is empty.
         """
-        require_folder(path)
         self.path, self.labels = path, tuple(labels)
         try:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -42,14 +41,12 @@ class LabelledFolder:
 
     @property
     def left_out_note(self) -> str | None:
-        """What to say of the files that are left out, where there are any."""
         if not self.left_out:
             return None
         names = ", ".join(self.left_out[:3]) + (", …" if len(self.left_out) > 3 else "")
         return f"{self.path}: left out, for they lie in no label's folder or are links to folders: {names}"
 
     def count(self, label: str) -> int:
-        """How many files have this label."""
         return sum(file.startswith(f"{label}/") for file in self.files)
 
     def _below(self, file: Path) -> str:
@@ -72,22 +69,10 @@ class LabelledFolder:
             )
 
 
-def require_folder(path: Path) -> None:
-    """Refuse what is no folder, before a server is asked.
-
-    Raises:
-        InputError: naming it.
-    """
-    if not path.is_dir():
-        reason = "is a file, not a folder" if path.exists() else "no such folder"
-        raise InputError(f"{path}: {reason}; give a folder with one folder of images for each label")
-
-
-def require_apart(output: Path, images: Path) -> None:
-    """Refuse a folder for the results that would be taken for images the next time.
-
-    Raises:
-        InputError: it is the folder of images or lies below it.
-    """
-    if output.resolve().is_relative_to(images.resolve()):
+def require_folders(images: Path, output: Path) -> None:
+    """Raise `InputError`, before a server is asked, for images in no folder or results in the folder of images."""
+    if not images.is_dir():
+        reason = "is a file, not a folder" if images.exists() else "no such folder"
+        raise InputError(f"{images}: {reason}; give a folder with one folder of images for each label")
+    if output.resolve().is_relative_to(images.resolve()):  # they would be taken for images the next time
         raise InputError(f"{output}: lies in the folder of images; choose another --output")

@@ -27,9 +27,7 @@ _FORMAT = "deepfake evaluate, answers 1"
 class Journal:
     """An open file of answers, which are in memory too (some 300 bytes each); made by `open_journal`.
 
-    Attributes:
-        resumed: how many answers there are of earlier runs.
-        note: what a person should know of these: that they are used again, or why not. None where there are none.
+    `resumed` counts the answers of earlier runs; `note` says that they are used again, or why not.
     """
 
     def __init__(self, path: Path, file: IO[bytes], identity: Mapping[str, Any]) -> None:
@@ -45,11 +43,7 @@ class Journal:
         return None if sha256 is None else self._answers[damage].get(sha256)
 
     def append(self, file: str, damage: str, sha256: str, answer: Answer) -> None:
-        """Write an answer, so that it outlives this process.
-
-        Raises:
-            OutputError: the disk is full or failed.
-        """
+        """Write an answer, so that it outlives this process; `OutputError` where the disk is full or failed."""
         if self._end == 0:
             self._write({"format": _FORMAT, "model": self._identity})
         key = "error" if isinstance(answer, str) else "scores"
@@ -89,8 +83,8 @@ class Journal:
                 end += len(line)
         self.resumed = sum(map(len, self._answers.values()))
         if self.resumed:
-            unchanged = "images that are unchanged are not asked for again"
-            self.note = f"{self._path}: has {self.resumed} answers of this model; {unchanged}"
+            again = "images that are unchanged are not asked for again"
+            self.note = f"{self._path}: has {self.resumed} answers of this model; {again}"
         return end
 
     def _write(self, entry: Mapping[str, Any]) -> None:

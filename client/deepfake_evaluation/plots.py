@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_curve
 
 from .measures import THRESHOLD, Measures, Sample
-from .robustness import Row
+
+if TYPE_CHECKING:
+    from .robustness import Row
 
 # Okabe and Ito's palette, told apart with every kind of colour vision and in grey.
 _POSITIVE, _NEGATIVE = "#0072B2", "#E69F00"
@@ -132,7 +134,7 @@ def plot_reliability(path: Path, sample: Sample, measures: Measures, caption: Ca
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
-def plot_scores(path: Path, sample: Sample, caption: Caption) -> None:
+def plot_scores(path: Path, sample: Sample, _: Measures, caption: Caption) -> None:
     """How the scores of the positive class are spread, for each true class."""
     positive, negative = map(_shorten, sample.labels)
     edges = np.linspace(0, 1, _BINS + 1).tolist()

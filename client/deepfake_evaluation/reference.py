@@ -7,56 +7,39 @@ classifies is what `transformers.image_utils.load_image` gives.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import huggingface_hub
 import torch
 import transformers
 from deepfake_client._errors import one_line
 from PIL import Image
-from transformers import AutoImageProcessor, BaseImageProcessor, SiglipForImageClassification
+from transformers import BaseImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
-from . import InputError, NoReferenceError
-from .intervals import Interval, proportion
+from . import InputError
+from .measures import Interval, proportion
 from .report import Part, named, shown
 from .run import Prediction, ServedModel
-
-STAND_IN = "stand-in"
 
 #: Probabilities of one image, in the order of the labels.
 Scores = tuple[float, ...]
 
-# Pickle weights never come to this machine: loading one runs whatever code its author put into it.
-_FETCHED = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
-_UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the classifier does not call
-
-
-class Progress(Protocol):
-    """Told of each step."""
-
-    def step(self, description: str) -> None:
-        """A step begins, and the one before it is done."""
-
 
 @dataclass(frozen=True)
 class Reference:
-    """A checkpoint in transformers, in fp32 on the CPU; made by `open_reference`.
+    """A checkpoint in transformers, in fp32 on the CPU.
 
     Attributes:
         model_id: Hub id, local folder as given, or "stand-in".
         revision: commit on the Hub; None for anything local.
         weights_sha256: of its safetensors, by name.
-        model, processor: as the card loads them; transformers takes the processor of torchvision where that is
-            installed, and its resize differs a little.
+        model, processor: as the card loads them. With torchvision installed, transformers takes that one's processor,
+            and its resize differs a little.
     """
 
     model_id: str
@@ -78,81 +61,6 @@ class Reference:
         with torch.inference_mode():
             logits = self.model(**self.processor(images=image, return_tensors="pt")).logits
             return tuple(torch.softmax(logits, dim=1)[0].tolist())
-
-
-@contextmanager
-def open_reference(
-    model: str,
-    revision: str | None,
-    labels: Sequence[str],
-    progress: Progress,
-    write_stand_in: Callable[[Path, list[str]], None] | None = None,
-) -> Iterator[Reference]:
-    """The reference for the model named by a local folder, a Hub id or "stand-in".
-
-    Args:
-        model, revision: which one; the revision is a branch, tag or commit of a Hub id.
-        labels: of the served model, which it must have too, in their order.
-        progress: told of each step.
-        write_stand_in: writes the stand-in checkpoint with these labels into a folder; without it there is none.
-
-    Raises:
-        NoReferenceError: it cannot be had or loaded, or has other labels.
-    """
-    with tempfile.TemporaryDirectory(prefix="deepfake-reference-") as temporary:
-        if model == STAND_IN and write_stand_in is not None:
-            progress.step("Making stand-in weights")
-            write_stand_in(Path(temporary), list(labels))
-            yield _load(model, None, Path(temporary), labels, progress)
-        elif Path(model).is_dir():
-            yield _load(model, None, Path(model), labels, progress)
-        else:
-            folder = _fetched(model, revision, progress)
-            yield _load(model, folder.name, folder, labels, progress)
-
-
-def _fetched(model: str, revision: str | None, progress: Progress) -> Path:
-    """The folder of a Hub model in the local cache, which is named by its commit."""
-    if model.count("/") != 1:
-        raise NoReferenceError(f"no reference: {model}: no such folder, and not an id on the Hugging Face Hub")
-    progress.step(f"Fetching {model} from the Hugging Face Hub")
-    huggingface_hub.utils.disable_progress_bars()
-    huggingface_hub.utils.logging.set_verbosity_error()
-    try:
-        return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=_FETCHED))
-    except Exception as error:  # also those of the Hub library's HTTP client
-        raise NoReferenceError(f"no reference: {model}: cannot be fetched: {_described(error)}") from None
-
-
-def _load(model: str, revision: str | None, folder: Path, labels: Sequence[str], progress: Progress) -> Reference:
-    progress.step("Loading the model into transformers")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        whole = folder / "model.safetensors"
-        weights = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
-        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        loaded: Any = SiglipForImageClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:  # a checkpoint can be wrong in as many ways as transformers has lines
-        raise NoReferenceError(f"no reference: {model}: transformers cannot load it: {_described(error)}") from None
-    classifier, loading = loaded
-    # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
-    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS)):
-        raise NoReferenceError(f"no reference: {model}: weights are missing from it: {', '.join(missing[:3])}")
-    found = [label for _, label in sorted(classifier.config.id2label.items())]
-    if found != list(labels):
-        theirs, ours = (", ".join(f"«{label}»" for label in each) for each in (found, labels))
-        raise NoReferenceError(
-            f"no reference: {model}: its labels are {theirs}, those of the server {ours}, in this order"
-        )
-    return Reference(model, revision, digests, classifier.eval(), processor)
-
-
-def _described(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}", 300)
 
 
 def reference_of(model: ServedModel) -> tuple[str, str | None]:

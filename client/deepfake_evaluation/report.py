@@ -1,21 +1,33 @@
-"""What an evaluation tells: on stdout in the form of the model card, and in full as `report.json`."""
+"""What an evaluation tells: on stdout in the form of the model card, and in full as files in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deepfake_client._errors import one_line
 
-from .intervals import CONFIDENCE, Interval
-from .measures import THRESHOLD, Measures, Sample
-from .run import ServedModel
+from . import OutputError, plots
+from .measures import CONFIDENCE, THRESHOLD, Interval, Measures, Sample
+from .run import Prediction, ServedModel
+
+if TYPE_CHECKING:
+    from .robustness import Row
 
 #: How many files of a list a person is shown; report.json has them all.
 SHOWN = 20
 
+#: What the server has answered; stays for the next evaluation into the same folder.
+ANSWERS = "answers.jsonl"
+
+_STAGING = ".results.partial"
+_ROBUSTNESS = ("robustness.csv", "robustness.png")
 _FORMAT = 1
 _LIBRARIES = ("deepfake-vs-real", "scikit-learn", "scipy", "numpy", "pillow", "matplotlib")
 
@@ -94,3 +106,91 @@ def named(files: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 def _interval(interval: Interval) -> dict[str, Any]:
     return {**interval._asdict(), "confidence": CONFIDENCE}
+
+
+def write_results(
+    output: Path,
+    model: ServedModel,
+    predictions: Sequence[Prediction],
+    sample: Sample,
+    measures: Measures,
+    rows: Sequence[Row],
+    parts: Sequence[Part],
+) -> None:
+    """Write report.json, the tables and the plots; they replace those of an earlier evaluation.
+
+    Without rows there is no table and no plot of the robustness. The open file of answers keeps others from writing here.
+
+    Raises:
+        OutputError: the disk is full or failed; the results in `output` are unchanged.
+    """
+    staging = output / _STAGING
+    counts = ", ".join(f"{sample.images_of(label):,} {label}" for label in sample.labels)
+    caption = plots.Caption(f"n = {sample.images:,} images ({counts})", model.describe(), model.weights_note)
+    table, bars = (staging / name for name in _ROBUSTNESS)
+    drawings = {
+        "confusion_matrix.png": plots.plot_confusion,
+        "roc.png": plots.plot_roc,
+        "precision_recall.png": plots.plot_precision_recall,
+        "reliability.png": plots.plot_reliability,
+        "scores.png": plots.plot_scores,
+    }
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        content = json.dumps(document(model, sample, parts), indent=2)
+        (staging / "report.json").write_text(content + "\n", encoding="utf-8")
+        write_predictions(staging / "predictions.csv", model.labels, predictions, model.weights_note)
+        for name, draw in drawings.items():
+            draw(staging / name, sample, measures, caption)
+        if rows:
+            _write_robustness(table, rows, model.weights_note)
+            plots.plot_robustness(bars, rows, caption)
+        for name in _ROBUSTNESS:
+            (output / name).unlink(missing_ok=True)  # of an earlier evaluation, and not true of this one
+        for file in staging.iterdir():
+            file.replace(output / file.name)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written ({error.strerror or error}); the results there are unchanged; free some "
+            "space, change the permissions, or choose another --output"
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_predictions(path: Path, labels: Sequence[str], predictions: Sequence[Prediction], note: str | None) -> None:
+    """Write CSV: file, label, predicted, a column with the score of each label, error, and `note` where there is one.
+
+    Every cell is a label, a number, our own words, or a path that begins with a label, so that none is taken for a
+    formula by a spreadsheet, whatever the files are called. Scores have all their digits.
+    """
+    header = ["file", "label", "predicted", *labels, "error"]
+    empty = [""] * len(labels)
+    _write_table(
+        path,
+        header,
+        (
+            [each.file, each.label, each.predicted(labels) or "", *(each.scores or empty), each.error or ""]
+            for each in predictions
+        ),
+        note,
+    )
+
+
+def _write_robustness(path: Path, rows: Sequence[Row], note: str | None) -> None:
+    names = ["accuracy", "auc", *(f"recall {label}" for label in rows[0].measures.recalls)]
+    header = ["damage", "parameters", "images", *(name + end for name in names for end in ("", "_low", "_high"))]
+    cells = []
+    for row in rows:
+        intervals = [row.measures.accuracy, row.measures.auc, *row.measures.recalls.values()]
+        cells.append([row.damage, row.parameters, row.images, *(number for each in intervals for number in each[:3])])
+    _write_table(path, header, cells, note)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], note: str | None) -> None:
+    # A file name may be no valid UTF-8; this way it can be opened again by what is read back.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(header if note is None else [*header, "note"])
+        lines.writerows(row if note is None else [*row, note] for row in rows)

@@ -120,12 +120,10 @@ class EvaluationRun:
         damaging: Callable[[Image.Image], Image.Image],
         advance: Callable[[], None] = lambda: None,
     ) -> list[Prediction]:
-        """Have the images that could be read classified once more, damaged; otherwise as `classify`.
+        """Have the images that `classify` could read classified once more, damaged; otherwise as `classify`.
 
-        Args:
-            predictions: of `classify`.
-            name: of the damage with its parameters; answers are found again by it.
-            damaging: makes of an upright RGB image the damaged one, the same each time.
+        `name` is the damage with its parameters: answers are found again by it. `damaging` makes of an upright RGB
+        image the damaged one, the same each time.
         """
         readable = (each for each in predictions if each.scores is not None)
         photos = (_Photo(self.folder.path, each.file, each.sha256, damaging) for each in readable)
@@ -216,11 +214,7 @@ class _Photo:
         self._given = False
 
     def read(self, size: int = -1) -> bytes:  # noqa: ARG002 - all at once, which is never more than the limit
-        """The encoded image the first time, then nothing.
-
-        Raises:
-            ImageError: it cannot be read or, where it is to be damaged, not decoded.
-        """
+        """The encoded image the first time, then nothing; `ImageError` where it cannot be read or damaged."""
         if self._given:
             return b""
         self._given = True

@@ -11,10 +11,9 @@ import gradio as gr
 from deepfake_client import DeepfakeClient, Failure, ImageLimits
 from fastapi import FastAPI
 
-from . import batch, markup
-from .classification import MAX_IMAGES, Answer, Classifier, Upload
+from . import markup
+from .classification import MAX_IMAGES, Answer, Classifier, ServedModelWatch, Upload
 from .guard import Guard
-from .served_model import ServedModelWatch
 from .uploads import KEEP_SECONDS, Uploads
 
 # Events that wait for their turn; one over it is told to come back later.
@@ -35,12 +34,8 @@ def build_app(
 ) -> tuple[Guard, Callable[[], None]]:
     """The application to serve, and what ends the connection that each open page holds.
 
-    Args:
-        client: for the server.
-        folder: of `memory_folder`.
-        limits: of one image, those of `client`.
-        policy: whether the verdicts come with a policy's decision.
-        recorded: whether there is a verdict log.
+    `folder` is that of `memory_folder`, `limits` are those of `client`. `policy` and `recorded`: whether the verdicts
+    come with a decision, and whether there is a verdict log.
     """
     uploads = Uploads(folder)
     events = _Events(Classifier(client, uploads, limits), ServedModelWatch(client))
@@ -90,15 +85,15 @@ class _Events:
         uploads = [_upload(file) for file in files or []]
         if len(uploads) > MAX_IMAGES:
             self._classifier.forget(uploads)
-            yield batch.too_many(len(uploads)), gr.skip(), None
+            yield markup.too_many(len(uploads)), gr.skip(), None
             return
         answers: list[Answer] = []
-        yield batch.progress(0, len(uploads)), gr.skip(), gr.skip()
+        yield markup.progress(0, len(uploads)), gr.skip(), gr.skip()
         async for answer in self._classifier.classify_many(uploads):
             answers.append(answer)
-            yield batch.progress(len(answers), len(uploads)), gr.skip(), gr.skip()
+            yield markup.progress(len(answers), len(uploads)), gr.skip(), gr.skip()
         served = await anyio.to_thread.run_sync(self._watch.look, 0.0)
-        yield batch.batch_results(answers, served), markup.model_status(served), None
+        yield markup.batch_results(answers, served), markup.model_status(served), None
 
     async def predict(self, image: Mapping[str, Any] | None) -> dict[str, float]:
         """The score of each label, for programs."""
@@ -140,7 +135,7 @@ def _build_page(events: _Events, *, policy: bool, recorded: bool) -> gr.Blocks:
                 images = gr.File(
                     file_count="multiple", label=label, file_types=["image"], height=160, elem_id="df-images"
                 )
-                verdicts = gr.HTML(batch.EMPTY, elem_id="df-verdicts")
+                verdicts = gr.HTML(markup.EMPTY_BATCH, elem_id="df-verdicts")
         gr.HTML(markup.note(policy=policy, recorded=recorded), elem_id="df-note")
 
         private: dict[str, Any] = {"api_visibility": "private"}  # of the page, not for programs

@@ -1,13 +1,15 @@
-"""From an upload to its answer: the one place where the page asks for a verdict."""
+"""What the page asks the server: a verdict on each upload, and which weights give them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import PurePath
 from typing import Literal
 
 import anyio.to_thread
@@ -20,6 +22,7 @@ from deepfake_client import (
     InternalServerError,
     NotReadyError,
     OverloadedError,
+    Provenance,
     Verdict,
 )
 from deepfake_client.preprocessing import load_image
@@ -34,6 +37,10 @@ _log = logging.getLogger("deepfake_page")
 _BATCH_WORKERS = 2
 # Twice the size at which a thumbnail is shown, for screens of double density.
 _MAX_SIDE = 360
+# Nobody waits for the server's weights longer than for an image.
+_TIMEOUT_SECONDS = 3.0
+# Each open page asks every few seconds; the server is asked for all of them together.
+_FRESH_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,6 @@ class Answer:
     milliseconds: float
     thumbnail: bytes | None
 
-    @property
-    def unanswered(self) -> bool:
-        """Whether there is no verdict for a reason that the next image would meet as well."""
-        return isinstance(self.result, Failure) and not isinstance(self.result.error, (ImageError, OverloadedError))
-
 
 class Classifier:
     """Asks the server about uploads, which are removed with their answer."""
@@ -75,7 +77,6 @@ class Classifier:
         self._limits = limits
 
     async def classify(self, upload: Upload) -> Answer:
-        """The answer for one upload."""
         try:
             return await anyio.to_thread.run_sync(self._answer, upload, None)
         finally:
@@ -92,11 +93,12 @@ class Classifier:
         async def answer(upload: Upload) -> Answer:
             async with slots:
                 if failed.is_set():
-                    error = NotReadyError("not tried, because there was no answer for an image before it")
-                    return Answer(upload.name, Failure(upload.name, error), 0.0, None)
+                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
+                    return Answer(upload.name, Failure(upload.name, skipped), 0.0, None)
                 found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
-            if found.unanswered:
-                failed.set()
+            error = found.result.error if isinstance(found.result, Failure) else None
+            if error is not None and not isinstance(error, (ImageError, OverloadedError)):
+                failed.set()  # the next image would meet the same
             return found
 
         tasks = {asyncio.create_task(answer(upload)): upload for upload in uploads}
@@ -123,7 +125,7 @@ class Classifier:
         try:
             data = self._uploads.read(upload.path)
             # Decoded here for the thumbnail, and once more by the client, which takes note of the file as it came.
-            small = thumbnail(load_image(data, limits=self._limits))
+            small = _thumbnail(load_image(data, limits=self._limits))
             result = self._client.classify(data, source=upload.name, priority=priority)
         except DeepfakeError as error:
             error.source = upload.name
@@ -137,9 +139,63 @@ class Classifier:
         return Answer(upload.name, result, (time.perf_counter() - begun) * 1000, small)
 
 
-def thumbnail(image: Image.Image) -> bytes:
+def _thumbnail(image: Image.Image) -> bytes:
     """A JPEG of at most 360 × 360 pixels, some 10 to 20 KB, without metadata; shrinks `image`, which is RGB."""
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BILINEAR)
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The server as it was when it was asked last.
+
+    Attributes:
+        provenance: of its weights, or what it told of them before it went away; None where it has told nothing.
+        away: why it cannot be asked; None where it answers.
+    """
+
+    provenance: Provenance | None
+    away: str | None
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether its weights are known to be random."""
+        return self.provenance is not None and self.provenance.stand_in
+
+    @property
+    def model_name(self) -> str:
+        """The Hub id, or the last part of a folder's path: where that lies is nobody's business on the page."""
+        if self.provenance is None:
+            return "unknown"
+        name = self.provenance.model_id
+        return PurePath(name).name if name.startswith(("/", ".", "~")) else name
+
+
+class ServedModelWatch:
+    """Asks the server which weights it has, and logs when it goes away and when it comes back."""
+
+    def __init__(self, client: DeepfakeClient) -> None:
+        self._client = client
+        self._away: str | None = None
+        self._lock = threading.Lock()
+        self._last: tuple[float, ServedModel] | None = None
+
+    def look(self, max_age: float = _FRESH_SECONDS) -> ServedModel:
+        """What it had at most `max_age` seconds ago; never raises for a server that is away."""
+        with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] >= max_age:
+                self._last = time.monotonic(), self._ask()
+            return self._last[1]
+
+    def _ask(self) -> ServedModel:
+        try:
+            served = ServedModel(self._client.provenance(timeout=_TIMEOUT_SECONDS, max_retries=0), None)
+        except DeepfakeError as error:
+            # What is known of its weights holds for the verdicts that it gave before.
+            served = ServedModel(self._last[1].provenance if self._last else None, error.reason)
+        if served.away != self._away:
+            _log.warning("the server %s", "answers again" if served.away is None else f"is away: {served.away}")
+            self._away = served.away
+        return served

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -29,24 +30,19 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise PortError(
             f"host {host}: no address or name of one; use 127.0.0.1, or an address of this machine"
         ) from None
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-        return listener
+        return socket.create_server(address, family=family, dualstack_ipv6=family == socket.AF_INET6)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             reason = f"port {port} on {host} is taken; stop what listens there, or choose another with --port (0 picks a free one)"
         elif error.errno == errno.EADDRNOTAVAIL:
             reason = f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
         else:
-            reason = f"port {port} on {host}: {error.strerror}; choose another with --port"
+            reason = f"port {port} on {host}: {os.strerror(error.errno or 0)}; choose another with --port"
         raise PortError(reason) from None
 
 

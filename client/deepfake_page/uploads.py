@@ -66,11 +66,9 @@ class _Waiting:
 
 
 class Uploads:
-    """Keeps account of gradio's upload folder. For the event loop alone, but for `read`.
+    """Keeps account of gradio's upload folder, `GRADIO_TEMP_DIR`. For the event loop alone, but for `read`.
 
-    Args:
-        folder: where gradio puts uploads, `GRADIO_TEMP_DIR`.
-        max_bytes: of all files together, those that are still arriving included.
+    `max_bytes` are those of all files together, those that are still arriving included.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_WAITING_BYTES) -> None:
@@ -82,16 +80,13 @@ class Uploads:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that wait or are arriving."""
         return self._arriving + sum(each.size for each in self._waiting.values())
 
     def has_room(self, size: int) -> bool:
-        """Whether `size` more bytes can be taken now."""
         free = shutil.disk_usage(self.folder).free
         return self.held_bytes + size <= self.max_bytes and size < free
 
     def begin(self) -> None:
-        """A request with files begins."""
         self._requests += 1
         for path, waiting in list(self._waiting.items()):
             if time.monotonic() - waiting.since > KEEP_SECONDS:
@@ -115,7 +110,6 @@ class Uploads:
                 self._arriving -= status.st_size
 
     def end(self) -> None:
-        """A request with files has ended."""
         self._requests -= 1
         if self._requests == 0:
             # gradio leaves files of failed requests behind, which count as arriving until now.
@@ -129,11 +123,7 @@ class Uploads:
         return isinstance(path, str) and path.startswith(f"{self.folder}/") and os.path.normpath(path) == path
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file that waits.
-
-        Raises:
-            ImageReadError: it is none, or has been answered.
-        """
+        """The bytes of a file that waits; `ImageReadError` where it is none, or has been answered."""
         try:
             if self.holds(path):
                 return Path(path).read_bytes()

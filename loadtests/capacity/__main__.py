@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 

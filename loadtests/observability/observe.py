@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import click
-from deepfake_cli.console import INTERRUPTED, fail, say, waiting
+from deepfake_cli.console import INTERRUPTED, StepProgress, fail, say, waiting
 from deepfake_cli.demo import prepare_weights
-from deepfake_cli.progress import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError

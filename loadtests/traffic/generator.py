@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 
 from .answers import SCORE_TOLERANCE, cause_of, wrong

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 
 from .answers import SCORE_TOLERANCE
 

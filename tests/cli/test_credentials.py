@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from deepfake_cli.app import deepfake
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 from deepfake_client import InvalidArgumentError
 from deepfake_deploy.embedded import EmbeddedTriton, TlsFiles
 

@@ -7,7 +7,7 @@ import json
 from types import MappingProxyType
 
 import pytest
-from deepfake_cli.formats import WRITERS
+from deepfake_cli.classify import WRITERS
 from deepfake_client import Failure, ImageFormatError, Verdict
 
 LABELS = ("Deepfake", "Real one")

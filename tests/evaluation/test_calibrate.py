@@ -15,7 +15,7 @@ import pytest
 import torch
 from deepfake_client import DecisionPolicy, DeepfakeClient, PolicyMismatchError, Verdict
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_evaluation.intervals import allowed_errors
+from deepfake_evaluation.measures import allowed_errors
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 from transformers import AutoImageProcessor, SiglipForImageClassification

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from deepfake_cli import connection as module
+from deepfake_cli import options as module
 from deepfake_client import DecisionPolicy, DeepfakeClient, FakeTransport
 from deepfake_evaluation.measures import Sample
 from deepfake_evaluation.report import unreadable
@@ -245,6 +245,7 @@ def test_two_images_and_equal_scores_are_enough_for_every_plot(
     assert len(list((tmp_path / "results").glob("*.png"))) == 5
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_run_stay_whole_when_new_ones_cannot_be_written(
     evaluated: Evaluate, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deepfake_evaluation.intervals import area_under_roc, proportion
-from deepfake_evaluation.measures import reliability
+from deepfake_evaluation.measures import area_under_roc, proportion, reliability
 from deepfake_evaluation.robustness import DAMAGES
 from PIL import Image
 from sklearn.metrics import roc_auc_score

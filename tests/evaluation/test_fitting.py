@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from deepfake_client import DecisionPolicy
 from deepfake_evaluation import InputError
-from deepfake_evaluation.calibration import choose_thresholds, fit_temperature, require_enough
-from deepfake_evaluation.intervals import allowed_errors, images_needed, upper_bound
+from deepfake_evaluation.measures import allowed_errors, images_needed, upper_bound
+from deepfake_evaluation.policy import choose_thresholds, fit_temperature, require_enough
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from scipy.stats import beta, binom

@@ -17,7 +17,7 @@ from deepfake_client import DeepfakeClient, DeepfakeError, FakeTransport, Intern
 from deepfake_evaluation import InputError, ModelChangedError, OutputError, UnansweredError
 from deepfake_evaluation.journal import open_journal
 from deepfake_evaluation.measures import collect, measure
-from deepfake_evaluation.results import write_predictions
+from deepfake_evaluation.report import write_predictions
 from deepfake_evaluation.run import EvaluationRun, Prediction, open_run
 from PIL import Image
 

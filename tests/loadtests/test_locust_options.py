@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deepfake_cli.connection import CredentialFiles
+from deepfake_cli.options import CredentialFiles
 
 from loadtests.capacity import __main__ as capacity
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES, add_options, credentials, urls_for

@@ -6,10 +6,8 @@ import csv
 
 import pytest
 from deepfake_client import Failure, ImageFormatError, Verdict
-from deepfake_page.batch import batch_results, csv_table
-from deepfake_page.classification import Answer
-from deepfake_page.markup import UNKNOWN, model_status, percent, verdict_card
-from deepfake_page.served_model import ServedModel
+from deepfake_page.classification import Answer, ServedModel
+from deepfake_page.markup import UNKNOWN, batch_results, csv_table, model_status, percent, verdict_card
 
 NOT_TOLD = ServedModel(provenance=None, away=None)
 ANSWERS = [

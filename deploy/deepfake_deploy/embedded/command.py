@@ -8,8 +8,9 @@ import shutil
 import ssl
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import IO
 
 from .installation import EmbeddedTritonError, Installation
 
@@ -19,6 +20,7 @@ ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
 # server is alive and ready.
 CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 
+LOOPBACK = "127.0.0.1"
 CPU_CONFIG_NAME = "cpu"
 
 # Of deepfake_vs_real one instance computes at a time; its config.pbtxt says why there is one more.
@@ -31,8 +33,8 @@ TORCH_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Large tensors lie in pages of 2 MiB where the kernel gives them.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # glibc keeps the memory of one forward pass for the next one; given back, it comes anew page by page. The first is
-    # the most that glibc takes, and more than the largest activation of a batch of eight: 18 MiB in fp32.
+    # glibc keeps the memory of one forward pass for the next one; given back, it comes anew page by page. The largest
+    # activation of a batch of eight has 18 MiB in fp32.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
 }
@@ -66,21 +68,24 @@ class TlsFiles:
             raise EmbeddedTritonError(f"{refusal} ({reason})") from None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ServerOptions:
-    """What `EmbeddedTriton` lets its caller choose."""
+    """What the caller of `EmbeddedTriton` chooses; see there."""
 
-    repository: Path
-    host: str
-    ports: Mapping[str, int]
-    """"http", "grpc" and "metrics" → port."""
-    drain_seconds: int
-    response_cache_bytes: int
-    tls: TlsFiles | None
-    poll_seconds: int
-    latency_summaries: bool
-    trace_otlp_url: str | None
-    verbose: bool
+    repository: str | os.PathLike[str] = "model_repository"
+    _: KW_ONLY
+    host: str = LOOPBACK
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    drain_seconds: int = 30
+    response_cache_bytes: int = 0
+    tls: TlsFiles | None = None
+    poll_seconds: int = 0
+    latency_summaries: bool = False
+    trace_otlp_url: str | None = None
+    verbose: bool = False
+    log: IO[str] | None = None
 
 
 def server_arguments(
@@ -90,7 +95,7 @@ def server_arguments(
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS
     arguments = [
         str(installation.binary),
-        f"--model-repository={options.repository}",
+        f"--model-repository={Path(options.repository).resolve()}",
         f"--backend-directory={backends}",
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
@@ -101,9 +106,9 @@ def server_arguments(
         f"--http-address={options.host}",
         f"--grpc-address={options.host}",
         f"--metrics-address={options.host}",
-        f"--http-port={options.ports['http']}",
-        f"--grpc-port={options.ports['grpc']}",
-        f"--metrics-port={options.ports['metrics']}",
+        f"--http-port={options.http_port}",
+        f"--grpc-port={options.grpc_port}",
+        f"--metrics-port={options.metrics_port}",
         # The key is drawn anew at each start and told to nobody: these APIs answer no one.
         f"--http-restricted-api={','.join(closed_over_http)}:closed={secrets.token_hex(16)}",
         f"--grpc-restricted-protocol={','.join(ADMIN_APIS)}:closed={secrets.token_hex(16)}",
@@ -114,8 +119,14 @@ def server_arguments(
     ]
     if options.poll_seconds:
         arguments += [f"--repository-poll-secs={options.poll_seconds}"]
-    if options.tls is not None:
-        arguments += _tls_arguments(options.tls)
+    if (tls := options.tls) is not None:
+        arguments += [
+            "--grpc-use-ssl=true",
+            f"--grpc-server-cert={tls.certificate.resolve()}",
+            f"--grpc-server-key={tls.key.resolve()}",
+        ]
+        if tls.client_ca is not None:
+            arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
     if options.latency_summaries:
         arguments += ["--metrics-config=summary_latencies=true"]
     if options.trace_otlp_url is not None:
@@ -142,17 +153,6 @@ def server_arguments(
     return arguments
 
 
-def _tls_arguments(tls: TlsFiles) -> list[str]:
-    arguments = [
-        "--grpc-use-ssl=true",
-        f"--grpc-server-cert={tls.certificate.resolve()}",
-        f"--grpc-server-key={tls.key.resolve()}",
-    ]
-    if tls.client_ca is not None:
-        arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca.resolve()}"]
-    return arguments
-
-
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with what the stub needs: it finds this Python by PATH, its libraries by LD_LIBRARY_PATH.
 
@@ -171,9 +171,8 @@ def server_environment(installation: Installation, environment: Mapping[str, str
 def write_backend_directory(folder: Path, installation: Installation) -> Path:
     """Fill `folder` with the Python backend of the wheel and our `pytorch` backend, and return it.
 
-    Triton takes a folder `pytorch/model.py` as the backend of every model that names `backend: "pytorch"`, and runs
-    it through `python/`, which must hold the stub beside its library. Copies (3 MB), because it refuses links that
-    lead out of the folder.
+    Triton runs `pytorch/model.py` through `python/`, which must hold the stub beside its library, for every model that
+    names `backend: "pytorch"`. Copies (3 MB), because it refuses links that lead out of the folder.
     """
     python, pytorch = folder / "python", folder / "pytorch"
     python.mkdir(parents=True)

@@ -140,8 +140,7 @@ def usable_cpus(cpu_max: Path = CPU_MAX) -> int:
 
     torch only looks at the first: with 4 CPUs of a node's 64 it starts 64 threads, which use up each period's quota at once.
 
-    Args:
-        cpu_max: quota and period in microseconds, or "max" for no quota (cgroups of version 2).
+    `cpu_max` holds quota and period in microseconds, or "max" for no quota (cgroups of version 2).
     """
     affinity = len(os.sched_getaffinity(0))
     try:

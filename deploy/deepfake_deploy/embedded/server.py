@@ -12,22 +12,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
-from .command import ServerOptions, TlsFiles, server_arguments, server_environment, write_backend_directory
+from .command import LOOPBACK, ServerOptions, server_arguments, server_environment, write_backend_directory
 from .end_with_parent import ending_with_this_process
 from .installation import EmbeddedTritonError, Installation, cuda_device_count, find_installation
 from .log import LogReader
 from .ports import reserved_ports, resolve
 
-LOOPBACK = "127.0.0.1"
 _TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 
 
-class EmbeddedTriton:
+@dataclass(eq=False, repr=False)
+class EmbeddedTriton(ServerOptions):
     """A real `tritonserver` of its own on this machine, as a context manager.
 
     Args:
@@ -49,36 +48,7 @@ class EmbeddedTriton:
     Start it from a thread that outlives it: the kernel ends the server together with that thread.
     """
 
-    def __init__(
-        self,
-        repository: str | os.PathLike[str] = "model_repository",
-        *,
-        host: str = LOOPBACK,
-        http_port: int = 0,
-        grpc_port: int = 0,
-        metrics_port: int = 0,
-        drain_seconds: int = 30,
-        response_cache_bytes: int = 0,
-        tls: TlsFiles | None = None,
-        poll_seconds: int = 0,
-        latency_summaries: bool = False,
-        trace_otlp_url: str | None = None,
-        verbose: bool = False,
-        log: IO[str] | None = None,
-    ) -> None:
-        self._options = ServerOptions(
-            repository=Path(repository),
-            host=host,
-            ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
-            drain_seconds=drain_seconds,
-            response_cache_bytes=response_cache_bytes,
-            tls=tls,
-            poll_seconds=poll_seconds,
-            latency_summaries=latency_summaries,
-            trace_otlp_url=trace_otlp_url,
-            verbose=verbose,
-        )
-        self._log_target = log if log is not None else sys.stderr
+    def __post_init__(self) -> None:
         self._log: LogReader | None = None
         self._process: subprocess.Popen[str] | None = None
         self._resources = contextlib.ExitStack()
@@ -88,17 +58,17 @@ class EmbeddedTriton:
     @property
     def http_url(self) -> str:
         """http://host:port of the inference API."""
-        return f"http://{self._address('http')}"
+        return f"http://{self.host}:{self.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """grpc://host:port of the inference API; grpcs:// with TLS."""
-        return f"{'grpcs' if self._options.tls else 'grpc'}://{self._address('grpc')}"
+        return f"{'grpcs' if self.tls else 'grpc'}://{self.host}:{self.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
         """http://host:port/metrics, in Prometheus' format."""
-        return f"http://{self._address('metrics')}/metrics"
+        return f"http://{self.host}:{self.metrics_port}/metrics"
 
     @property
     def pid(self) -> int:
@@ -114,13 +84,14 @@ class EmbeddedTriton:
             EmbeddedTritonError: it cannot run here, a port is taken, a model is missing or does not load.
         """
         deadline = time.monotonic() + ready_timeout_seconds
-        check_repository(self._options.repository)
+        check_repository(Path(self.repository))
         installation = find_installation()
-        if self._options.tls is not None:
-            self._options.tls.check()
-        repository, host = self._options.repository.resolve(), resolve(self._options.host)
-        with reserved_ports(host, self._options.ports) as ports:
-            self._options = replace(self._options, repository=repository, host=host, ports=ports)
+        if self.tls is not None:
+            self.tls.check()
+        self.host = resolve(self.host)
+        wanted = {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+        with reserved_ports(self.host, wanted) as ports:
+            self.http_port, self.grpc_port, self.metrics_port = (ports[purpose] for purpose in wanted)
             self._start(installation, deadline)
 
     def _start(self, installation: Installation, deadline: float) -> None:
@@ -128,7 +99,7 @@ class EmbeddedTriton:
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-triton-"))
             backends = write_backend_directory(Path(folder) / "backends", installation)
             gpu = cuda_device_count() > 0
-            arguments = server_arguments(self._options, installation, backends, self._shm_prefix, gpu=gpu)
+            arguments = server_arguments(self, installation, backends, self._shm_prefix, gpu=gpu)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
                 ending_with_this_process(arguments),
@@ -142,7 +113,7 @@ class EmbeddedTriton:
             )
             resources.callback(self._end_process)
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
-            self._log = LogReader(self._process.stdout, self._log_target, passing=self._options.verbose)
+            self._log = LogReader(self._process.stdout, self.log or sys.stderr, passing=self.verbose)
             self._wait_until_ready(deadline)
             self._log.pass_on()
             self._resources = resources.pop_all()
@@ -173,7 +144,7 @@ class EmbeddedTriton:
         self.begin_stop()
         if self._process is not None:
             # Triton ends itself when its own timeout runs out; the margin is for unloading the models after it.
-            self.wait(self._options.drain_seconds + 5)
+            self.wait(self.drain_seconds + 5)
         self.kill()
 
     def kill(self) -> None:
@@ -190,9 +161,6 @@ class EmbeddedTriton:
     ) -> None:
         self.stop()
 
-    def _address(self, purpose: str) -> str:
-        return f"{self._options.host}:{self._options.ports[purpose]}"
-
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             raise EmbeddedTritonError("the embedded Triton is not running; call start() first")
@@ -202,17 +170,16 @@ class EmbeddedTriton:
         process = self._running()
         while process.poll() is None:
             # The metrics are what the server opens last, and it ends where it cannot.
-            if self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics"):
+            if self._answers(self.http_port, "/v2/health/ready") and self._answers(self.metrics_port, "/metrics"):
                 return
             if time.monotonic() > deadline:
                 raise EmbeddedTritonError("the embedded Triton was not ready in time; see its log with --verbose")
             time.sleep(0.1)
         raise EmbeddedTritonError(self._failure(process.returncode))
 
-    def _answers(self, purpose: str, path: str) -> bool:
-        host = self._options.host
-        reachable = LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - a comparison, nothing is bound
-        connection = http.client.HTTPConnection(reachable, self._options.ports[purpose], timeout=2)
+    def _answers(self, port: int, path: str) -> bool:
+        reachable = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104 - a comparison, nothing is bound
+        connection = http.client.HTTPConnection(reachable, port, timeout=2)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == 200

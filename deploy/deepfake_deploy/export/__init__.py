@@ -1,6 +1,6 @@
 """Export of a checkpoint to TorchScript, checked against transformers."""
 
-from .checkpoint import DEFAULT_MODEL, STAND_IN, write_stand_in
+from .checkpoint import STAND_IN
 from .contract import MODEL_NAME
 from .parity import BATCH_SIZES
 from .pipeline import Export, export_model
@@ -10,7 +10,6 @@ from .torchscript import Precision
 
 __all__ = [
     "BATCH_SIZES",
-    "DEFAULT_MODEL",
     "FIRST_VERSION",
     "MODEL_FILE",
     "MODEL_NAME",
@@ -22,5 +21,4 @@ __all__ = [
     "Precision",
     "Progress",
     "export_model",
-    "write_stand_in",
 ]

@@ -29,7 +29,6 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from .contract import IMAGE_SIZE, RESAMPLE
 from .reporting import ExportError, HubUnreachableError, Progress, hub_bars_on_terminals_only, silent_transformers
 
-DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
 STAND_IN = "stand-in"
 STAND_IN_SEED = 8000
 # Pickle weights never come to this machine: loading one runs whatever code its author put into it.
@@ -72,9 +71,7 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
             yield Checkpoint(model, None, Path(model).expanduser(), "checkpoint")
         return
     if not _HUB_ID.fullmatch(model):
-        raise ExportError(
-            f"{model}: no such folder; --model takes a folder, an id on the Hugging Face Hub, or {STAND_IN}"
-        )
+        raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
     progress.step(f"Fetching {model} from the Hugging Face Hub")
     with progress.aside():
         folder_on_disk = download_checkpoint(model, revision)
@@ -90,10 +87,6 @@ def _is_folder(model: str) -> bool:
 
 def download_checkpoint(model_id: str, revision: str | None) -> Path:
     """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to.
-
-    Args:
-        model_id: `owner/name`.
-        revision: branch, tag or commit; None is the default branch.
 
     Raises:
         HubUnreachableError: no connection, and the revision is not in the cache.
@@ -116,7 +109,7 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError:
         raise HubUnreachableError(
             f"{at}: the Hugging Face Hub cannot be reached and it is not in the local cache; check the network, or "
-            "give --model a local folder"
+            "name a local folder"
         ) from None
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "no status")
@@ -245,14 +238,9 @@ def _mismatch(key: Any) -> str:
 
 
 def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:
-    """transformers' own image processor of the checkpoint.
+    """transformers' own image processor, in its Pillow form, which the contract is equal to.
 
-    Args:
-        checkpoint: with a preprocessor_config.json.
-        backend: its Pillow form, which the contract is equal to; None for what transformers takes by itself.
-
-    Raises:
-        ExportError: it cannot be loaded.
+    With None as `backend` it is what transformers takes by itself. Raises `ExportError` where it cannot be loaded.
     """
     try:
         with silent_transformers():

@@ -64,9 +64,9 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     found_labels = _labels(config)
     if found_labels != labels:
         raise ExportError(
-            f"{path}: its labels are {_quoted(found_labels)}, those of the model repository's "
-            f"labels.txt are {_quoted(labels)}, in this order; export a checkpoint with these labels, or change "
-            "labels.txt and whoever relies on it"
+            f"{path}: its labels are {_quoted(found_labels)}, those of the served model (labels.txt) are "
+            f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
+            "relies on it"
         )
     vision = config.get("vision_config") or {}
     if not isinstance(vision, dict):

@@ -74,12 +74,8 @@ def measure_parity(
 ) -> Parity:
     """Compare `module` on `device`, fed by the client's preprocessing, with `model`, fed by transformers' own.
 
-    Args:
-        module: the TorchScript as it was serialised.
-        model: the fp32 classifier on the CPU.
-        processor: the checkpoint's image processor.
-        device: where the graph runs when served.
-        advance: called after each batch.
+    `module` is the TorchScript as it was serialised, `model` the fp32 classifier on the CPU. `advance` is called after
+    each batch.
     """
     images = list(varied_images(sum(BATCH_SIZES)))
     logit_differences, probability_differences, label_changes, decided = [], [], 0, 0
@@ -130,8 +126,5 @@ def _content(kind: int, width: int, height: int, random: np.random.Generator) ->
     if kind == 1:
         blotches = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
         return np.asarray(blotches.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64)
-    if kind == 2:
-        return np.asarray((across * down)[..., None] * colour)
-    if kind == 3:
-        return np.asarray((np.sin(across * 60)[..., None] * 0.5 + 0.5) * colour)
-    return np.broadcast_to(colour, (height, width, 3))
+    shades = (across * down, np.sin(across * 60) * 0.5 + 0.5, np.ones_like(across))[kind - 2]
+    return np.asarray(shades[..., None] * colour)

@@ -6,13 +6,12 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 
-from .checkpoint import Checkpoint, load_model, load_processor, open_checkpoint, sha256_of, weight_files
-from .contract import Preprocessing, check_configuration, check_preprocessing, read_labels
+from .checkpoint import load_model, load_processor, open_checkpoint, sha256_of, weight_files
+from .contract import check_configuration, check_preprocessing, read_labels
 from .parity import Parity, measure_parity
 from .reporting import Progress
 from .target import FIRST_VERSION, MODEL_FILE, ExportTarget
@@ -71,30 +70,18 @@ def export_model(
         parity = measure_parity(served, classifier, load_processor(checkpoint), device, progress.advance)
         parity.require(chosen)
         progress.step(f"Writing {MODEL_FILE}")
-        provenance = _provenance(checkpoint, files, content, chosen, labels, preprocessing, parity)
+        provenance = {
+            "weights": checkpoint.weights,
+            "model_id": checkpoint.model_id,
+            "revision": checkpoint.revision,
+            "weights_sha256": {path.name: sha256_of(path) for path in files},
+            "model_pt_sha256": hashlib.sha256(content).hexdigest(),
+            "precision": chosen.value,
+            "torch_version": torch.__version__,
+            "transformers_version": transformers.__version__,
+            "labels": labels,
+            "preprocessing": asdict(preprocessing),
+            "parity": asdict(parity),
+        }
         target.publish(content, json.dumps(provenance, indent=2, ensure_ascii=False).encode() + b"\n")
         return Export(target.folder / MODEL_FILE, len(content), chosen, checkpoint.weights, parity)
-
-
-def _provenance(
-    checkpoint: Checkpoint,
-    files: list[Path],
-    content: bytes,
-    precision: Precision,
-    labels: list[str],
-    preprocessing: Preprocessing,
-    parity: Parity,
-) -> dict[str, Any]:
-    return {
-        "weights": checkpoint.weights,
-        "model_id": checkpoint.model_id,
-        "revision": checkpoint.revision,
-        "weights_sha256": {path.name: sha256_of(path) for path in files},
-        "model_pt_sha256": hashlib.sha256(content).hexdigest(),
-        "precision": precision.value,
-        "torch_version": torch.__version__,
-        "transformers_version": transformers.__version__,
-        "labels": labels,
-        "preprocessing": asdict(preprocessing),
-        "parity": asdict(parity),
-    }

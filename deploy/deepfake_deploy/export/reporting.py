@@ -24,7 +24,7 @@ class HubUnreachableError(ExportError):
 
 
 class Progress(Protocol):
-    """Told of each step; what it shows, and where, is its own affair."""
+    """Told of each step."""
 
     def step(self, description: str) -> None:
         """A step begins, and the one before it is done."""

@@ -29,7 +29,6 @@ class Precision(str, Enum):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch dtype."""
         return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}[self]
 
 

@@ -32,8 +32,8 @@ class TritonPythonModel:
         self._batching = config["max_batch_size"] > 0
         self._inference_mode = rules.boolean_parameter(parameters, "INFERENCE_MODE", True)
         self._optimized = not rules.boolean_parameter(parameters, "DISABLE_OPTIMIZED_EXECUTION", False)
-        if (threads := rules.integer_parameter(parameters, "INTRA_OP_THREAD_COUNT")) is not None and threads > 0:
-            torch.set_num_threads(threads)
+        if threads := parameters.get("INTRA_OP_THREAD_COUNT"):
+            torch.set_num_threads(int(threads["string_value"]))
         elif "OMP_NUM_THREADS" not in os.environ:  # as for LibTorch, where it is what limits the threads
             torch.set_num_threads(usable_cpus())
 
@@ -50,10 +50,10 @@ class TritonPythonModel:
             raise RuntimeError(f"{path} cannot be loaded ({reason}); write it again with `deepfake export`") from error
 
         arguments = [argument.name for argument in self._module.forward.schema.arguments if argument.name != "self"]
-        self._input_positions = rules.input_positions([tensor["name"] for tensor in config["input"]], arguments)
-        self._output_positions = rules.output_positions([tensor["name"] for tensor in config["output"]])
+        self._inputs = rules.forward_order([tensor["name"] for tensor in config["input"]], arguments)
         for tensor in config["input"]:
             rules.torch_dtype_name("input", tensor)
+        # In the order of forward()'s tuple, and never by name: two that are listed in the wrong order are swapped.
         self._output_dtypes = {
             tensor["name"]: getattr(torch, rules.torch_dtype_name("output", tensor)) for tensor in config["output"]
         }
@@ -65,15 +65,15 @@ class TritonPythonModel:
         rows of all requests together do not exceed max_batch_size.
         """
         try:
-            inputs: list[Any] = [None] * len(self._input_positions)
+            inputs: list[torch.Tensor] = []
             rows: list[int] = []
-            for name, position in self._input_positions.items():
+            for name in self._inputs:
                 parts = [
                     torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
                     for request in requests
                 ]
                 rows = [part.shape[0] for part in parts]
-                inputs[position] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device)
+                inputs.append((parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device))
             outputs = self._forward(inputs)
         except Exception as error:
             # One forward pass serves them all, so its failure is everyone's; the server itself goes on. Raised, it counts
@@ -89,18 +89,15 @@ class TritonPythonModel:
         ):
             result = self._module(*inputs)
         results = result if isinstance(result, tuple) else (result,)
+        if len(results) < len(self._output_dtypes):
+            raise rules.ConfigurationError(
+                f"the configuration has {len(self._output_dtypes)} outputs, this model has {len(results)}"
+            )
         outputs = {}
-        for name, position in self._output_positions.items():
-            if position >= len(results):
+        for (name, dtype), tensor in zip(self._output_dtypes.items(), results, strict=False):
+            if tensor.dtype != dtype:
                 raise rules.ConfigurationError(
-                    f"the output {name} in the model configuration refers to an output index which does not exist; "
-                    f"this model has {len(results)} outputs"
-                )
-            tensor = results[position]
-            if tensor.dtype != self._output_dtypes[name]:
-                raise rules.ConfigurationError(
-                    f"the configuration expects {self._output_dtypes[name]} for output '{name}', the model provides "
-                    f"{tensor.dtype}"
+                    f"the configuration expects {dtype} for output '{name}', the model provides {tensor.dtype}"
                 )
             outputs[name] = tensor.cpu().contiguous()
         return outputs

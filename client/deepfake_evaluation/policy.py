@@ -1,26 +1,118 @@
-"""Fits a decision policy to labelled images: a temperature that makes probabilities of scores, and two thresholds."""
+"""A decision policy, fitted to labelled images (a temperature and two thresholds), and how one does on them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from deepfake_client import DecisionPolicy, PolicyEvidence
-from deepfake_client._policy import DEEPFAKE, MAX_TEMPERATURE, MIN_TEMPERATURE, REAL, log_odds, sigmoid
+from deepfake_client._policy import DEEPFAKE, MAX_TEMPERATURE, MIN_TEMPERATURE, REAL, UNSURE, log_odds, sigmoid
+from deepfake_client._policy import PolicyGuard
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
 from . import InputError
-from .decisions import Decisions, decide_all, require_labels
 from .folder import LabelledFolder
-from .intervals import CONFIDENCE, allowed_errors, images_needed, upper_bound
-from .measures import BINS, reliability
-from .run import Prediction, ServedModel
+from .measures import BINS, CONFIDENCE, allowed_errors, images_needed, proportion, reliability, upper_bound
+from .report import Part
+from .run import STAND_IN_NOTE, Prediction, ServedModel
 
 # At one half exactly the label is the first one, "Deepfake".
 _BELOW_HALF = float(np.nextafter(0.5, 0))
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Images with scores by true label and decision, and the expected calibration error of the probabilities."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    calibration_error: float
+
+    @property
+    def unsure(self) -> int:
+        return sum(row[UNSURE] for row in self.counts.values())
+
+    @property
+    def right(self) -> int:
+        return sum(self.counts[label][label] for label in self.counts)
+
+    @property
+    def images(self) -> int:
+        return sum(map(self.images_of, self.counts))
+
+    def images_of(self, label: str) -> int:
+        return sum(self.counts[label].values())
+
+    def errors(self, label: str) -> int:
+        """Images of one kind that were taken for the other."""
+        return self.counts[label][REAL if label == DEEPFAKE else DEEPFAKE]
+
+
+def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: DecisionPolicy) -> Decisions:
+    """The decisions of `policy` on the predictions of `model` that have scores; at least one has."""
+    counts = {label: dict.fromkeys((DEEPFAKE, REAL, UNSURE), 0) for label in (DEEPFAKE, REAL)}
+    truth, probabilities = [], []
+    for each in predictions:
+        if each.scores is not None:
+            scores = model.by_label(each.scores)
+            counts[each.label][policy.decide(scores)] += 1
+            truth.append(each.label == DEEPFAKE)
+            probabilities.append(policy.probability(scores))
+    diagram = reliability(np.array(truth, np.bool_), np.array(probabilities))
+    return Decisions(counts, diagram.expected_calibration_error)
+
+
+def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
+    """What the policy does on the images, for the report."""
+    decided = decisions.images - decisions.unsure
+    right = proportion(decisions.right, decided) if decided else None
+    # Of all images of the kind, the undecided included.
+    photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
+    unsure = proportion(decisions.unsure, decisions.images)
+    lines = [
+        f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
+        f"Right where decided {right or '-'}, {decisions.right} of {decided}",
+        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
+        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
+        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
+    ]
+    if policy.stand_in:
+        lines.insert(0, f"Policy fitted to {STAND_IN_NOTE}")
+    figures = {
+        "policy": dataclasses.asdict(policy),
+        "counts": decisions.counts,
+        "unsure": unsure._asdict(),
+        "accuracy_of_decided": right and right._asdict(),
+        "photos_called_deepfake": photos._asdict(),
+        "deepfakes_called_real": deepfakes._asdict(),
+        "expected_calibration_error": decisions.calibration_error,
+    }
+    return Part("decisions", figures, "\n".join(lines))
+
+
+def require_labels(model: ServedModel) -> None:
+    """Raise `InputError` for a model whose classes have other names, which no policy decides between."""
+    if set(model.labels) != {DEEPFAKE, REAL}:
+        names = " and ".join(f"«{label}»" for label in model.labels)
+        raise InputError(f"{model.name}: its labels are {names}; a policy decides between «{DEEPFAKE}» and «{REAL}»")
+
+
+def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
+    """Refuse a policy that was fitted for other weights, as the client does.
+
+    Raises:
+        PolicyMismatchError: naming both.
+        InputError: the model has other labels.
+    """
+    require_labels(model)
+    guard = PolicyGuard(policy, time.monotonic)
+    if not guard.asks_nothing:
+        version = model.version if model.provenance is None else model.provenance.model_version
+        guard.compare(version, version, model.provenance)
 
 
 def require_enough_files(folder: LabelledFolder, model: ServedModel, error_rate: float) -> None:
@@ -95,14 +187,11 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
 
 
 def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
-    """The temperature at which the negative log-likelihood of the labels is lowest, from 0.01 to 100.
+    """The temperature of the lowest negative log-likelihood, from 0.01 to 100 (C. Guo et al. 2017, arXiv:1706.04599).
 
-    Temperature scaling is C. Guo et al. 2017, arXiv:1706.04599. In β = 1 / temperature the likelihood is convex, so its
-    minimum is where the derivative Σ z (σ(βz) − y) changes sign: a root between bounds.
-
-    Where every image is on its right side, the likelihood grows without end as the temperature falls to 0, and would
-    make certainties of a handful of images. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n
-    images of each class, as Platt (1999) does for the same reason.
+    In β = 1 / temperature it is convex: its minimum is the root of its derivative Σ z (σ(βz) − y). Where every image is
+    on its right side there is none. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images
+    of each class (Platt 1999).
 
     Args:
         odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
@@ -138,21 +227,18 @@ def choose_thresholds(
     """The lowest threshold for "Deepfake" and the highest for "Real one" that are shown to keep the rate.
 
     Of n photos the k highest may be called deepfakes, k being the most errors of n whose upper confidence bound is at
-    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank in this
-    way, the bound holds for the threshold although it was chosen on the same images: it is a one-sided tolerance limit
-    (Wilks 1941). The other way round likewise.
+    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank, it is a
+    one-sided tolerance limit (Wilks 1941), so the bound holds although the images are the same. Likewise the other way.
 
-    Where the two thresholds cross, they change places: between them both kinds could be called either, and seldom were
-    seen. And neither crosses one half, so that a decision is the verdict's label or none.
+    Thresholds that cross change places. Neither crosses one half, so that a decision is the verdict's label or none.
 
     Args:
-        probabilities: calibrated, of "Deepfake".
-        is_deepfake: the truth; enough of each kind (`require_enough`).
+        probabilities: shape (N,), calibrated, of "Deepfake".
+        is_deepfake: shape (N,), the truth; enough of each kind (`require_enough`).
         rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
 
     Returns:
-        Both thresholds, as `DecisionPolicy` has them; None where even the highest, or lowest, probabilities are of the
-        wrong kind too often.
+        Both, as `DecisionPolicy` has them; None where even the outermost probabilities are of the wrong kind too often.
     """
     photos, deepfakes = np.sort(probabilities[~is_deepfake]), np.sort(probabilities[is_deepfake])
     seen = np.unique(probabilities)

@@ -1,4 +1,4 @@
-"""Options of the commands that ask a server, and the client that they describe."""
+"""Options that several commands share, and the client that those of a server describe."""
 
 from __future__ import annotations
 
@@ -13,19 +13,43 @@ import click
 from deepfake_client import DeepfakeClient, DeepfakeError, InvalidArgumentError, TLSConfig
 
 from .console import fail
-from .parameters import GivenPath
 
 _T = TypeVar("_T")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _SECURE = ("grpcs://", "https://")
 
-_OPTIONS = (
+
+class GivenPath(click.ParamType[Path]):
+    """A path, existing or not; but not an empty word, which pathlib would take for the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value):
+            self.fail("empty; is a variable not set?", param, ctx)
+        return Path(value)
+
+
+def file_option(name: str, description: str, *names: str) -> Callable[[_Command], _Command]:
+    """An option that names a file."""
+    return click.option(name, *names, type=GivenPath(), metavar="FILE", help=description)
+
+
+def repository_option(description: str) -> Callable[[_Command], _Command]:
+    """--repository, as `make` has it."""
+    default = Path("model_repository")
+    return click.option("--repository", type=GivenPath(), default=default, show_default=True, help=description)
+
+
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight."
+)
+_SERVER_OPTIONS = (
     click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https."),
-    click.option("--tls-ca", type=GivenPath(), metavar="FILE", help="Authority to trust, PEM; else the system's."),
-    click.option("--tls-cert", type=GivenPath(), metavar="FILE", help="Your certificate for mutual TLS, PEM."),
-    click.option("--tls-key", type=GivenPath(), metavar="FILE", help="Its key, PEM, not encrypted."),
-    click.option(
-        "--token-file", type=GivenPath(), metavar="FILE", help="Bearer token for a gateway; read for each request."
-    ),
+    file_option("--tls-ca", "Authority to trust, PEM; else the system's."),
+    file_option("--tls-cert", "Your certificate for mutual TLS, PEM."),
+    file_option("--tls-key", "Its key, PEM, not encrypted."),
+    file_option("--token-file", "Bearer token for a gateway; read for each request."),
     click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
@@ -34,19 +58,13 @@ _OPTIONS = (
         help="Seconds that one image may take, retries included.",
     ),
 )
-concurrency_option = click.option(
-    "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight."
-)
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:
-    """What proves to a server who calls, as files; holds no secret itself, so it may be shown and pickled.
+    """What proves to a server who calls, as files, like the options of these names.
 
-    Attributes:
-        tls_ca: certificates to trust in place of the default ones, PEM.
-        tls_cert, tls_key: the caller's certificate and its key, PEM, for mutual TLS.
-        token_file: its text is the bearer token; read before each request, so that it can be renewed.
+    Holds no secret itself, so it may be shown and pickled.
     """
 
     tls_ca: Path | None = None
@@ -133,7 +151,7 @@ def server_options(command: Callable[..., _T]) -> Callable[..., _T]:
         return command(server=Server(url, timeout, credentials), **others)
 
     described: Callable[..., _T] = with_server
-    for option in reversed(_OPTIONS):
+    for option in reversed(_SERVER_OPTIONS):
         described = option(described)
     return described
 
