@@ -86,21 +86,10 @@ class _Lines(io.FileIO):
 
 
 class _Handler(logging.handlers.WatchedFileHandler):
-    """Follows the file when it is rotated, raises what goes wrong, and stays closed."""
-
-    closed = False
+    """Follows the file when it is rotated, and raises what goes wrong."""
 
     def _open(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(_Lines(self.baseFilename), encoding="utf-8", write_through=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self.closed:  # Python's own would open the file again
-            raise ClientClosedError("the client was closed, and its verdict log with it")
-        super().emit(record)
-
-    def close(self) -> None:
-        self.closed = True
-        super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         raise
@@ -119,6 +108,7 @@ class VerdictLog:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self._handler = _Handler(os.fspath(path))
+            self._closed = False
         except (OSError, TypeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidArgumentError(f"verdict_log {path!r:.200} cannot be written: {reason}") from None
@@ -135,15 +125,24 @@ class VerdictLog:
             json.dumps(_entry(now, verdict, digest), ensure_ascii=False)
             for verdict, digest in zip(verdicts, digests, strict=True)
         ]
+        self._handler.acquire()
         try:
+            # The handler itself opens the file again: an application that configures logging closes all handlers.
+            if self._closed:
+                raise ClientClosedError("the client was closed, and its verdict log with it")
             self._handler.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
         except OSError as error:
             raise VerdictLogError(
                 f"the verdict log {self._handler.baseFilename} cannot be written: {error.strerror}"
             ) from None
+        finally:
+            self._handler.release()
 
     def close(self) -> None:
         """Closes the file; may be repeated."""
+        self._handler.acquire()
+        self._closed = True
+        self._handler.release()
         self._handler.close()
 
 

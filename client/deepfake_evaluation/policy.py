@@ -9,8 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from deepfake_client import DecisionPolicy, PolicyEvidence
-from deepfake_client._policy import DEEPFAKE, MAX_TEMPERATURE, MIN_TEMPERATURE, REAL, UNSURE, log_odds, sigmoid
-from deepfake_client._policy import PolicyGuard
+from deepfake_client._policy import (
+    DEEPFAKE,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    REAL,
+    UNSURE,
+    PolicyGuard,
+    log_odds,
+    sigmoid,
+)
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging.config
 import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,13 @@ def test_a_folder_that_went_away_gives_no_verdicts_until_it_is_back(
     for request_id in ("first", "second"):
         client.classify_pixels(pixels, request_id=request_id)
     assert [entry["request_id"] for entry in entries(log)] == ["first", "second"]
+
+
+def test_an_application_that_configures_its_logging_afterwards_loses_no_line(log: Path, pixels: Pixels) -> None:
+    with DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # closes every handler there is
+        client.classify_pixels(pixels)
+    assert len(log.read_text().splitlines()) == 1
 
 
 def test_a_call_that_outlives_its_client_does_not_open_the_log_again(log: Path, pixels: Pixels) -> None:
