@@ -24,7 +24,7 @@ from deepfake_client import (
     TLSError,
     UnknownModelError,
 )
-from deepfake_client._exchange import RetryState
+from deepfake_client._retry import RetryState
 from deepfake_client._transports.errors import seconds_until
 from deepfake_client.preprocessing import Pixels
 
