@@ -55,5 +55,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ran = passed + failed + errors
     terminalreporter.write_line(
         f"Ran {ran} of {ran + skipped + left_out} tests; {skipped} were skipped for the reasons above, "
-        f"{left_out} were left out (`make test-all` runs every one)."
+        f"{left_out} were left out (`make test-all` has the slow ones)."
     )
