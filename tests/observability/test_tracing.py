@@ -26,6 +26,7 @@ def attributes(thing: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.flaky(reruns=2)  # Triton 2.51 loses some traces of requests over gRPC
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_request_with_a_trace_context_is_traced_through_the_ensemble(
     observed: EmbeddedTriton, collector: TraceCollector, protocol: str
