@@ -152,19 +152,22 @@ def test_an_error_of_a_gateway_keeps_its_wish_when_to_return(make_client: Make, 
 def test_an_answer_that_comes_in_drops_ends_at_the_deadline(
     make_client: Make, pixels: Pixels, headers: dict[str, str]
 ) -> None:
+    over, answered = threading.Event(), threading.Event()
+
     def respond(handler: Handler, body: bytes) -> None:
         handler.answer(body[:5], announced=len(body), **headers)
-        for _ in range(8):
-            time.sleep(0.1)
+        for _ in range(100):
+            if over.wait(0.1):
+                return
             handler.wfile.write(b" ")
-        time.sleep(3)
+        answered.set()
 
     with serving(respond) as server:
         client = make_client(server.url, max_retries=0)
-        started = time.monotonic()
         with pytest.raises(DeadlineExceededError):
             client.classify_pixels(pixels, timeout=1)
-        assert 0.9 < time.monotonic() - started < 1.5
+        assert not answered.is_set()
+        over.set()
 
 
 def test_an_answer_that_is_cut_is_a_failed_connection(make_client: Make, pixels: Pixels) -> None:
@@ -223,12 +226,10 @@ def test_closing_ends_the_calls_that_wait_for_an_answer_or_a_connection(make_cli
         running = [pool.submit(client.classify_pixels, pixels) for _ in range(6)]
         assert asked.acquire(timeout=5)
         assert asked.acquire(timeout=5)
-        started = time.monotonic()
         client.close()
-        errors = [future.exception(timeout=5) for future in running]
+        errors = [future.exception(timeout=5) for future in running]  # while the server still holds its answers back
         over.set()
         assert [type(error) for error in errors] == [ClientClosedError] * 6
-        assert time.monotonic() - started < 2
 
 
 def test_an_error_is_not_mistaken_for_the_one_that_its_caller_was_handling(

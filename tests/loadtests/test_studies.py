@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
@@ -215,7 +214,6 @@ def test_the_sweep_measures_what_is_shipped_and_what_is_not(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("MALLOC_TRIM_THRESHOLD_" not in TORCH_ENVIRONMENT, reason="the server does not set the allocator")
 def test_memory_that_is_kept_is_not_faulted_in_again(repository: Path) -> None:
     model = repository / "deepfake_vs_real" / "1" / "model.pt"
     faults = []
