@@ -12,8 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
+import httpx
 import pytest
+from deepfake_deploy.export import ExportError
+from deepfake_deploy.export.checkpoint import download_checkpoint
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from tests.support.exports import exported_files
 from tests.support.hub import COMMIT, FakeHub, fake_hub
@@ -78,3 +83,22 @@ def test_a_download_that_breaks_off(hub: FakeHub, empty_repository: Path) -> Non
     assert "someone/faces" in run.stderr
     assert run.stderr.count("\n") == 1, run.stderr
     assert not exported_files(empty_repository)[0].exists()
+
+
+_FORBIDDEN = httpx.Response(403, request=httpx.Request("GET", "http://hub/someone/faces"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (GatedRepoError("gated", response=_FORBIDDEN), "asks you to accept conditions on its page first"),
+        (HfHubHTTPError("no", response=_FORBIDDEN), "answered with HTTP 403; try again later"),
+        (OSError(28, "No space left on device"), "the download failed: .*No space left on device"),
+    ],
+)
+def test_what_the_hub_library_raises_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: str
+) -> None:
+    monkeypatch.setattr("deepfake_deploy.export.checkpoint.snapshot_download", Mock(side_effect=error))
+    with pytest.raises(ExportError, match=expected):
+        download_checkpoint("someone/faces", None)
