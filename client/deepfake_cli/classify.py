@@ -11,7 +11,7 @@ from typing import TextIO
 
 import click
 from deepfake_client import DeepfakeError, Failure, PolicyMismatchError, Verdict
-from deepfake_client._files import list_files
+from deepfake_client._images import list_files
 
 from .console import fail, image_bar, writable_stdout
 from .options import GivenPath, Server, concurrency_option, file_option, server_options

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DeepfakeClient, Verdict
-from deepfake_client._files import list_files
+from deepfake_client._images import list_files
 from PIL import Image, ImageDraw, ImageFilter
 
 from .console import StepProgress, fail, say, waiting

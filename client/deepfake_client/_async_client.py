@@ -17,10 +17,10 @@ from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
 from ._exchange import Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
+from ._tensors import PreparedImage
 from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
 from ._verdict import Failure, Verdict
-from ._verdict_log import PreparedImage
 from .preprocessing import ImageSource, Pixels
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ._errors import DeepfakeError, bare
 from ._images import name_of
+from ._tensors import PreparedImage
 from ._verdict import Failure, Verdict
-from ._verdict_log import PreparedImage
 from .preprocessing import ImageSource
 
 _END = object()

@@ -30,11 +30,11 @@ from ._exchange import Exchange, Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
 from ._policy import DecisionPolicy, PolicyGuard
 from ._replicas import ReplicaSet
-from ._tensors import Decode, input_for
+from ._tensors import Decode, PreparedImage, input_for
 from ._transports.base import AnyTransport, AsyncTransport, Transport
 from ._transports.grpc import GRPCTransport
 from ._verdict import Failure, Verdict
-from ._verdict_log import PreparedImage, VerdictLog
+from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits, ImageSource, Pixels
 
 if TYPE_CHECKING:

@@ -26,7 +26,17 @@ from ._exchange import Acquire, Exchange, Steps, send, work
 from ._images import name_of
 from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_question
 from ._policy import PolicyGuard
-from ._tensors import PIXELS, PROBABILITIES, PROVENANCE, ModelInput, PixelsInput, checked_pixels, tensor_of
+from ._tensors import (
+    PIXELS,
+    PROBABILITIES,
+    PROVENANCE,
+    ModelInput,
+    PixelsInput,
+    PreparedImage,
+    checked_pixels,
+    digests_of_pixels,
+    tensor_of,
+)
 from ._transports.base import (
     AnyTransport,
     InferRequest,
@@ -38,7 +48,7 @@ from ._transports.base import (
     Tensor,
 )
 from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
-from ._verdict_log import PreparedImage, VerdictLog, digests_of_pixels, prepare_with_digest
+from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits, ImageSource
 
 _log = logging.getLogger("deepfake_client")
@@ -70,14 +80,8 @@ class Core:
         return (yield from self.classify_prepared(prepared, call.source, call))
 
     def prepare(self, image: ImageSource) -> PreparedImage:
-        """Decodes the image where this side decodes, without a word to the server."""
-        try:
-            if self.verdict_log is None:
-                return PreparedImage(self.input.prepare(image, self.limits), None)
-            return prepare_with_digest(image, self.input, self.limits)
-        except DeepfakeError as error:
-            error.source = name_of(image)
-            raise
+        """Reads the image, and decodes it where this side decodes, without a word to the server."""
+        return self.input.prepare(image, self.limits, digest=self.verdict_log is not None)
 
     def classify_prepared(self, prepared: PreparedImage, source: str | None, call: Call) -> Steps[Verdict]:
         """Asks for the verdict of an image that `prepare` has prepared."""

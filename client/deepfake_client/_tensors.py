@@ -1,19 +1,22 @@
-"""The models' tensors: how an image becomes one, and how arrays and strings travel in them."""
+"""The models' tensors: their names, how an image becomes one, and how strings travel in them."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._errors import InvalidArgumentError, ProtocolError
-from ._images import read_encoded
+from ._errors import DeepfakeError, InvalidArgumentError, ProtocolError
+from ._images import name_of, read_encoded
 from ._transports.base import Tensor
-from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, load_image, to_pixels
+from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, Pixels, load_image, to_pixels
 
 #: The contract between this client and the model repository.
 PIXELS = "pixels"
@@ -22,6 +25,9 @@ PROBABILITIES = "probabilities"
 PROVENANCE = "provenance"
 
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+
+#: Who decodes images: this process, or the server.
+Decode: TypeAlias = Literal["client", "server"]
 
 
 def checked_pixels(pixels: object, *, batch: bool) -> NDArray[np.uint8]:
@@ -71,11 +77,40 @@ def strings_in(tensor: Tensor) -> list[str]:
     return found
 
 
-#: Who decodes images: this process, or the server.
-Decode: TypeAlias = Literal["client", "server"]
+@dataclass(frozen=True, slots=True)
+class ImageDigest:
+    """Says which image it was, and does not show it.
+
+    Attributes:
+        sha256: in hexadecimal.
+        of: "file", the encoded image as it was given; "pixels", for one that has no encoded form (a PIL image, an
+            array), the 224 × 224 × 3 bytes that the model takes.
+    """
+
+    sha256: str
+    of: Literal["file", "pixels"]
 
 
-class ModelInput(Protocol):
+def digest_of(content: bytes | memoryview, of: Literal["file", "pixels"]) -> ImageDigest:
+    return ImageDigest(hashlib.sha256(content).hexdigest(), of)
+
+
+def digests_of_pixels(tensor: Tensor) -> list[ImageDigest]:
+    """One for each image of a batch of pixels."""
+    data = memoryview(tensor.data)
+    size = len(data) // tensor.shape[0]
+    return [digest_of(data[start : start + size], "pixels") for start in range(0, len(data), size)]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """What is sent for an image, and its digest where a verdict log asks for one."""
+
+    tensor: Tensor
+    digest: ImageDigest | None
+
+
+class ModelInput(ABC):
     """What a model takes, and how an image becomes it."""
 
     #: the model that takes it, unless the caller names another
@@ -83,45 +118,69 @@ class ModelInput(Protocol):
     #: its input tensor
     name: str
 
-    def prepare(self, image: ImageSource, limits: ImageLimits) -> Tensor:
-        """The tensor of one image.
+    def prepare(self, image: ImageSource, limits: ImageLimits, *, digest: bool) -> PreparedImage:
+        """Reads one image and makes its tensor.
 
         Raises:
             ImageError: the image cannot be used.
             InvalidArgumentError: it is no image source at all.
         """
+        try:
+            if isinstance(image, (Image.Image, np.ndarray)):
+                pixels = to_pixels(load_image(image, limits=limits))
+                return PreparedImage(self.from_pixels(pixels), digest_of(pixels.data, "pixels") if digest else None)
+            content = read_encoded(image, limits.max_bytes)
+            return PreparedImage(self.from_file(content, limits), digest_of(content, "file") if digest else None)
+        except DeepfakeError as error:
+            error.source = name_of(image)
+            raise
 
+    @abstractmethod
+    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:
+        """The tensor of an encoded image."""
+
+    @abstractmethod
+    def from_pixels(self, pixels: Pixels) -> Tensor:
+        """The tensor of an image of the model's size, which has no encoded form."""
+
+    @abstractmethod
     def black(self) -> Tensor:
         """A black image, to ask for the labels with."""
 
 
-class PixelsInput:
+class PixelsInput(ModelInput):
     """Decodes here: 150,528 bytes for each image."""
 
     model = "deepfake_vs_real"
     name = PIXELS
 
-    def prepare(self, image: ImageSource, limits: ImageLimits) -> Tensor:
-        return tensor_of(to_pixels(load_image(image, limits=limits))[np.newaxis])
+    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:
+        return self.from_pixels(to_pixels(load_image(content, limits=limits)))
+
+    def from_pixels(self, pixels: Pixels) -> Tensor:
+        return tensor_of(pixels[np.newaxis])
 
     def black(self) -> Tensor:
-        return tensor_of(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+        return self.from_pixels(np.zeros(_SHAPE, np.uint8))
 
 
-class EncodedInput:
-    """Sends the image as it is; what has no encoded form, a PIL image or an array, as a PNG of its pixels."""
+class EncodedInput(ModelInput):
+    """Sends the image as it is; what has no encoded form as a PNG of its pixels."""
 
     model = "deepfake_vs_real_image"
     name = IMAGE
 
-    def prepare(self, image: ImageSource, limits: ImageLimits) -> Tensor:
-        if isinstance(image, (Image.Image, np.ndarray)):
-            # Of the model's size: small, quick to encode, and left as it is by the server's resize.
-            return string_tensor([_png(Image.fromarray(to_pixels(load_image(image, limits=limits))))], (1, 1))
-        return string_tensor([read_encoded(image, limits.max_bytes)], (1, 1))
+    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:  # noqa: ARG002
+        return string_tensor([content], (1, 1))
+
+    def from_pixels(self, pixels: Pixels) -> Tensor:
+        # Of the model's size: small, quick to encode, and left as it is by the server's resize.
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+        return string_tensor([buffer.getvalue()], (1, 1))
 
     def black(self) -> Tensor:
-        return string_tensor([_png(Image.new("RGB", (1, 1)))], (1, 1))
+        return self.from_pixels(np.zeros((1, 1, 3), np.uint8))
 
 
 def input_for(decode: Decode) -> ModelInput:
@@ -135,9 +194,3 @@ def input_for(decode: Decode) -> ModelInput:
     if decode == "server":
         return EncodedInput()
     raise InvalidArgumentError(f"decode must be 'client' or 'server', not {decode!r:.40}")
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
 import logging.handlers
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from ._errors import ClientClosedError, InvalidArgumentError, VerdictLogError
-from ._images import read_encoded
-from ._tensors import ModelInput
-from ._transports.base import Tensor
+from ._tensors import ImageDigest
 from ._verdict import Verdict
-from .preprocessing import ImageLimits, ImageSource, load_image, to_pixels
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDigest:
-    """Says which image it was, and does not show it.
-
-    Attributes:
-        sha256: in hexadecimal.
-        of: "file", the encoded image as it was given; "pixels", for one that has no encoded form (a PIL image, an
-            array), the 224 × 224 × 3 bytes that the model takes.
-    """
-
-    sha256: str
-    of: Literal["file", "pixels"]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """What is sent for an image, and what is written of it; `digest` is None where nothing is."""
-
-    tensor: Tensor
-    digest: ImageDigest | None
-
-
-def prepare_with_digest(image: ImageSource, input: ModelInput, limits: ImageLimits) -> PreparedImage:  # noqa: A002
-    """As `input.prepare`, and takes the digest; raises what that raises."""
-    if isinstance(image, (Image.Image, np.ndarray)):
-        pixels = to_pixels(load_image(image, limits=limits))
-        return PreparedImage(input.prepare(pixels, limits), _digest(pixels.data, "pixels"))
-    content = read_encoded(image, limits.max_bytes)
-    return PreparedImage(input.prepare(content, limits), _digest(content, "file"))
-
-
-def digests_of_pixels(tensor: Tensor) -> list[ImageDigest]:
-    """One for each image of a batch of pixels."""
-    data = memoryview(tensor.data)
-    size = len(data) // tensor.shape[0]
-    return [_digest(data[start : start + size], "pixels") for start in range(0, len(data), size)]
-
-
-def _digest(content: bytes | memoryview, of: Literal["file", "pixels"]) -> ImageDigest:
-    return ImageDigest(hashlib.sha256(content).hexdigest(), of)
 
 
 class _Lines(io.FileIO):

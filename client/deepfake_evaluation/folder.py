@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfake_client._files import links_to_folders, list_files
+from deepfake_client._images import links_to_folders, list_files
 
 from . import InputError
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import Headers, TLSConfig
 from .._endpoint import Endpoint
 from .._errors import ClientClosedError
 from . import grpc_codec as codec
 from .base import InferRequest, InferResponse, LoopBound, ModelConfig, ModelMetadata, ModelQuery
-from .grpc_channel import CHANNEL_OPTIONS, channel_credentials, target_of
+from .grpc_channel import channel_credentials, connect
 
 
 class GRPCTransport:
@@ -27,13 +26,7 @@ class GRPCTransport:
     def __init__(self, endpoint: Endpoint, tls: TLSConfig | None) -> None:
         self.endpoint = str(endpoint)
         self._closed = False
-        credentials, target = channel_credentials(endpoint, tls), target_of(endpoint)
-        self._channel = (
-            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
-        )
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._channel, self._stub = connect(grpc, endpoint, channel_credentials(endpoint, tls))
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         message = codec.encode_infer(request)
@@ -71,9 +64,8 @@ class AsyncGRPCTransport:
 
     def __init__(self, endpoint: Endpoint, tls: TLSConfig | None) -> None:
         self.endpoint = str(endpoint)
-        self._target = target_of(endpoint)
-        self._credentials = channel_credentials(endpoint, tls)
-        self._channel = LoopBound(self._connect)
+        credentials = channel_credentials(endpoint, tls)
+        self._connection = LoopBound(lambda: connect(grpc.aio, endpoint, credentials))
 
     async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         message = codec.encode_infer(request)
@@ -92,23 +84,13 @@ class AsyncGRPCTransport:
         return codec.decode_config(await self._ask(self._stub.ModelConfig, pb.ModelConfigRequest, query, timeout))
 
     async def close(self) -> None:
-        connected = self._channel.take()
-        if connected is not None:
-            channel, _ = connected
-            await channel.close()
+        connection = self._connection.take()
+        if connection is not None:
+            await connection.channel.close()
 
     @property
     def _stub(self) -> Any:
-        _, stub = self._channel.get()
-        return stub
-
-    def _connect(self) -> tuple[Any, Any]:
-        channel = (
-            grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-            if self._credentials is None
-            else grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
-        )
-        return channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return self._connection.get().stub
 
     def _ask(
         self, method: Callable[..., Any], kind: Callable[..., Any], query: ModelQuery, timeout: float
@@ -120,8 +102,8 @@ class AsyncGRPCTransport:
             return await method(message, timeout=timeout, metadata=headers)
         except asyncio.CancelledError:
             # Closing a channel cancels its calls, which looks to the task as if it were cancelled itself.
-            if self._channel.closed:
+            if self._connection.closed:
                 raise ClientClosedError("the client was closed") from None
             raise
         except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:
-            raise codec.to_error(error, closed=self._channel.closed) from None
+            raise codec.to_error(error, closed=self._connection.closed) from None

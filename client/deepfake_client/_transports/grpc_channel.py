@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import TLSConfig
 from .._endpoint import Endpoint
@@ -54,3 +55,20 @@ def channel_credentials(endpoint: Endpoint, tls: TLSConfig | None) -> Any:
         return None
     root, key, chain = (tls or TLSConfig()).read()
     return grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
+
+
+class Connection(NamedTuple):
+    """A channel, and the methods that are called over it."""
+
+    channel: Any
+    stub: Any
+
+
+def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
+    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call."""
+    target = target_of(endpoint)
+    if credentials is None:
+        channel = api.insecure_channel(target, options=CHANNEL_OPTIONS)
+    else:
+        channel = api.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+    return Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
