@@ -9,13 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._calls import Call, CallOptions
+from ._calls import Call, CallOptions, Pause, Send, Step, Steps, Work
 from ._classify_many import async_classify_many, decoding_threads
 from ._client import ClientBase
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
-from ._exchange import Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
 from ._tensors import PreparedImage
 from ._transports.base import AsyncTransport
@@ -33,15 +32,9 @@ _MOST_DECODING_THREADS = 32
 class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
     """`DeepfakeClient` for asyncio: the same arguments, the same methods to be awaited, the same behaviour.
 
-    Safe to share between the tasks of one event loop; make one for each loop and keep it. Images are decoded in
-    threads, one for each core, so that the loop goes on. It may be made before the loop runs: connections are opened
-    at the first call.
-
-    Args:
-        url, decode, model, model_version, timeout, max_retries, limits, headers, token, tls, max_connections,
-            on_request, policy, verdict_log: as in `DeepfakeClient`, which describes options, retries, replicas and
-            policies too. `token` and `on_request` are plain functions and must not wait.
-        transport: an `AsyncTransport` (`AsyncFakeTransport` in tests), or a list of them, each a replica.
+    Safe to share between the tasks of one event loop; make one for each loop and keep it. It may be made before the
+    loop runs. Images are decoded in threads, one for each core, so that the loop goes on. `token` and `on_request` are
+    plain functions and must not wait. `transport` takes an `AsyncTransport` (`AsyncFakeTransport` in tests).
     """
 
     async def classify(

@@ -18,7 +18,13 @@ from ._calls import (
     Call,
     CallDefaults,
     CallOptions,
+    Exchange,
     OnRequest,
+    Pause,
+    Send,
+    Step,
+    Steps,
+    Work,
     checked_count,
 )
 from ._classify_many import classify_many
@@ -26,7 +32,6 @@ from ._core import Core
 from ._credentials import Identity, TLSConfig, Token
 from ._endpoint import Endpoint, parse_endpoints
 from ._errors import ClientClosedError, DeepfakeError, InvalidArgumentError, bare
-from ._exchange import Exchange, Pause, Send, Step, Steps, Work
 from ._model_info import ModelInfo, Provenance
 from ._policy import DecisionPolicy, PolicyGuard
 from ._replicas import ReplicaSet
@@ -155,11 +160,10 @@ class DeepfakeClient(ClientBase[Transport]):
 
     Args:
         url: `grpc://host[:8001]`, `grpcs://host[:443]`, `http://host[:8000]` or `https://host[:443]`, or a list of
-            them, each a replica. Default: `grpc://127.0.0.1:8001`. See "Replicas" below.
-        decode: "client" decodes and resizes images here and sends their pixels. "server" sends the encoded images, which
-            saves this process the work, and the wire bytes where images are smaller than 150 KB; the server must have
-            the ensemble `deepfake_vs_real_image`. The verdicts and the errors are the same. `classify_pixels` and
-            `classify_batch` need "client".
+            them, each a replica. Default: `grpc://127.0.0.1:8001`.
+        decode: "client" decodes and resizes images here and sends their pixels, 150,528 bytes each. "server" sends the
+            encoded images; the server must have the ensemble `deepfake_vs_real_image`. Verdicts and errors are the
+            same. `classify_pixels` and `classify_batch` need "client".
         model, model_version: what to ask, `deepfake_vs_real` or, for "server", `deepfake_vs_real_image` by default;
             version "" leaves it to the server (its highest, by default).
         timeout: seconds that a call may take in all, retries and pauses included.
@@ -170,31 +174,24 @@ class DeepfakeClient(ClientBase[Transport]):
         tls: CA bundle and client certificate for `grpcs://` and `https://`.
         max_connections: most HTTP connections to one replica; a call beyond them waits for one.
         on_request: called with a `RequestOutcome` after each request, for metrics.
-        policy: a `DecisionPolicy`, or the path of its file: verdicts then have a `decision`. See "Policy" below.
+        policy: a `DecisionPolicy`, or the path of its file: verdicts then have a `decision`.
         verdict_log: a file to append a JSON line to for each verdict, before it is returned: time (UTC), request_id,
-            sha256 of the image, label, scores, model and version. No image and no file name; rotate it as you like.
-            If it cannot be written, the call raises `VerdictLogError`.
+            sha256 of the image, label, scores, model and version. If it cannot be written, the call raises
+            `VerdictLogError`.
         transport: in place of `url`: a transport (`FakeTransport` in tests), or a list of them, each a replica.
 
-    Options: every call takes the keyword arguments of `CallOptions`: `timeout`, `max_retries`, `request_id`,
-    `priority` ("interactive" or "bulk"), `headers` and `traceparent`. They hold for that call alone.
+    Every call takes the keyword arguments of `CallOptions` too: `timeout`, `max_retries`, `request_id`, `priority`,
+    `headers` and `traceparent`. They hold for that call alone.
 
-    Retries: a connection that was refused, reset or closed, a server that starts or stops, a full queue, and 429, 502,
-    503 and 504 of a gateway are tried again. The pause is 0.1 s, doubled up to 8 s. Each is cut at random to between
-    half and all of it; the server's `Retry-After` comes first. A bad image or request, an unknown model, a missing
-    credential, a restricted API and the deadline itself are not tried again. Inference changes nothing on the server,
-    so a repetition is harmless.
+    Retries: a lost connection, a server that starts or stops, a full queue, and 429, 502, 503 and 504 of a gateway are
+    tried again. The pause is 0.1 s, doubled up to 8 s, cut at random by up to half; `Retry-After` comes first.
 
-    Replicas: all calls over gRPC share one HTTP/2 connection. A Kubernetes Service balances connections, so it would
-    pin them to one pod. So balance on this side. A `grpc://` name of a headless service resolves to all pods, and
-    calls take them in turn (gRPC's round_robin); new pods are found when a connection ends. A list of urls is taken in
-    turn over any protocol. A replica of the list that refuses or loses a connection, is not ready, or is silent for
-    half of a call's time is left out for 1 s, doubled up to 30 s. Then one request tries it again.
+    Replicas: a `grpc://` name of a headless service resolves to all its pods, and calls take them in turn. A list of
+    urls is taken in turn over any protocol. A replica of the list that loses a connection, is not ready, or is silent
+    for half of a call's time is left out for 1 s, doubled up to 30 s.
 
-    Policy: a policy belongs to the weights that it was fitted for. The client asks which ones the server has with the
-    first image and every 30 s. If they are others, or the server does not tell, the call raises `PolicyMismatchError`.
-    So give new weights a new policy, or hold the client to the old ones with `model_version`. Replicas are taken to
-    have the same weights for each version.
+    Policy: it belongs to the weights that it was fitted for. The client asks which ones the server has, with the first
+    image and every 30 s. If they are others, or the server does not tell, the call raises `PolicyMismatchError`.
 
     Make the client after a fork (in a gunicorn or uwsgi worker, not before): gRPC does not survive one.
 
@@ -239,22 +236,18 @@ class DeepfakeClient(ClientBase[Transport]):
     def classify_many(
         self, images: Iterable[ImageSource], *, concurrency: int = 8, **options: Unpack[CallOptions]
     ) -> Iterator[Verdict | Failure]:
-        """The verdicts on many images, in their order, as they come.
+        """The verdicts on many images, in their order, as they come; a `Failure` for an image that gets none.
 
-        An image that gets none has a `Failure` in its place, and the others go on; `result.ok` tells the two apart.
         `images` may be a generator of any length. It is read from the caller's thread, so a result is handed out once
         the image after it was given. At most 2 × `concurrency` + the number of cores images are held at a time. Images
-        are decoded in threads beside the requests, one for each core.
-
-        Each image is a request of its own: decoding costs a process more than sending, and the server's dynamic
-        batcher makes its batches from the requests of all clients. Callers who have pixels at hand can send batches
-        with `classify_batch`.
+        are decoded in threads beside the requests, one for each core. Each image is a request of its own: the server
+        makes batches from the requests of all clients.
 
         Args:
             images: as for `classify`.
             concurrency: requests on their way at a time.
             options: as in `classify`, for each image, without request_id. The timeout begins when the request of an
-                image is first sent. With priority "bulk", interactive callers are served before.
+                image is first sent.
 
         Raises:
             InvalidArgumentError: at once, when an argument cannot be used.
@@ -287,8 +280,7 @@ class DeepfakeClient(ClientBase[Transport]):
             options: as in `classify`.
 
         Returns:
-            None when the server does not say: its repository lacks the model `provenance`, or nothing lies beside the
-            weights.
+            None when the server does not say.
         """
         return self._run(lambda call: self._core.provenance(model_version, call), options)
 

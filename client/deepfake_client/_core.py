@@ -1,4 +1,4 @@
-"""What a client does: its calls as generators of steps, which `_exchange` describes, and the state that they share."""
+"""What a client does: its calls as generators of steps, which `_calls` describes, and the state that they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from ._calls import Call
+from ._calls import Acquire, Call, Exchange, Steps, send, work
 from ._credentials import Headers, redact
 from ._errors import (
     AccessDeniedError,
@@ -22,7 +22,6 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
-from ._exchange import Acquire, Exchange, Steps, send, work
 from ._images import name_of
 from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_question
 from ._policy import PolicyGuard
@@ -194,7 +193,7 @@ class Core:
             if self.input.name != PIXELS:  # the ensemble has a version of its own
                 served = yield from self._highest_version(PixelsInput.model, call.part("-version"))
             provenance = None
-            if guard.asks_for_weights:
+            if guard.policy.model_pt_sha256 is not None:
                 provenance = yield from self.provenance(served, call.part("-provenance"))
             guard.compare(version, served, provenance)
         finally:

@@ -20,21 +20,11 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 _NAME = re.compile(r"[a-z0-9!#$&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-# These frame the message itself; a second one makes servers and proxies disagree about where it ends.
-_FRAMING = frozenset(
-    [
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "inference-header-content-length",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
+# These frame the message itself; a second one makes servers and proxies disagree about where it ends. Names that begin
+# or end as here are gRPC's own.
+_RESERVED = re.compile(
+    "connection|content-(encoding|length|type)|expect|host|inference-header-content-length|te|trailer|transfer-encoding|"
+    "upgrade|grpc-.*|.*-bin"
 )
 
 
@@ -58,7 +48,9 @@ class TLSConfig:
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         """The contents of (ca_file, key_file, cert_file), as gRPC takes them."""
         self.ssl_context()  # gRPC reports a bad file only as a failed connection, long after
-        return _read(self.ca_file), _read(self.key_file), _read(self.cert_file)
+        files = (self.ca_file, self.key_file, self.cert_file)
+        ca, key, chain = (None if file is None else Path(file).read_bytes() for file in files)
+        return ca, key, chain
 
     def ssl_context(self) -> ssl.SSLContext:
         """A context that verifies the server and its name, for HTTP."""
@@ -77,10 +69,6 @@ class TLSConfig:
 def _no_password() -> str:
     # Without this OpenSSL asks for the password on the terminal, and a service hangs there.
     raise ValueError("the key is encrypted")
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()
 
 
 class Identity:
@@ -135,7 +123,7 @@ def checked_headers(headers: Mapping[str, str] | None, traceparent: str | None =
     pairs: dict[str, str] = {}
     for name, value in (headers or {}).items():
         lower = name.lower() if isinstance(name, str) else ""
-        if not _NAME.fullmatch(lower) or lower in _FRAMING or lower.startswith("grpc-") or lower.endswith("-bin"):
+        if not _NAME.fullmatch(lower) or _RESERVED.fullmatch(lower):
             raise InvalidArgumentError(f"{name!r:.80} cannot be used as a header")
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
             raise InvalidArgumentError(f"the value of header {lower} must be printable ASCII text")

@@ -39,8 +39,8 @@ class PolicyEvidence:
         error_rate_asked: highest share of each kind that may be taken for the other.
         confidence: of the two upper bounds, 0.95.
         photos_called_deepfake, deepfakes_called_real: errors made on these images.
-        photos_called_deepfake_bound, deepfakes_called_real_bound: upper bounds of the rates at which they are made on
-            images like these (Clopper and Pearson 1934, one-sided).
+        photos_called_deepfake_bound, deepfakes_called_real_bound: upper bounds of the rates of these errors on images
+            like these (Clopper and Pearson 1934, one-sided).
         unsure: images left undecided.
         ece_before, ece_after: expected calibration error of the scores, and of the calibrated ones.
 
@@ -73,17 +73,16 @@ class PolicyEvidence:
 class DecisionPolicy:
     """Turns the scores of a verdict into a decision: "Deepfake", "Real one" or "unsure".
 
-    The scores are calibrated first, by one number (temperature scaling, Guo et al. 2017): softmax(log p /
-    `temperature`). The probability of "Deepfake" that this gives is then compared with two thresholds.
+    The scores are calibrated first (temperature scaling, Guo et al. 2017): softmax(log p / `temperature`). The
+    probability of "Deepfake" that this gives is then compared with two thresholds.
 
     Attributes:
         temperature: over 1 where the model is too sure of itself, under 1 where it is too timid; 0.01 to 100.
         deepfake_threshold: at or above it the decision is "Deepfake"; None for never.
         real_threshold: at or below it the decision is "Real one"; None for never.
         model, model_version: what it was fitted for.
-        model_pt_sha256: the weights that it was fitted for, as `Provenance` has it; a client applies it to no others,
-            whatever their version. Where it is None, as for a server that did not tell, `model_version` is compared in
-            its place; where that is None too, the policy is applied to any weights.
+        model_pt_sha256: the weights that it was fitted for, as `Provenance` has it; a client applies it to no others.
+            Where it is None `model_version` is compared; where that is None too, it is applied to any weights.
         stand_in: whether those weights were random, and the policy is without meaning.
         evidence: how it did on the images that it was fitted to; None for one made by hand.
 
@@ -126,7 +125,7 @@ class DecisionPolicy:
         """The policy in a file that `save` or `deepfake calibrate` wrote.
 
         Raises:
-            InvalidArgumentError: the file cannot be read or is no policy; in one line that names it.
+            InvalidArgumentError: the file cannot be read or is no policy.
         """
         try:
             fields = _read_fields(path)
@@ -197,11 +196,7 @@ def sigmoid(value: float) -> float:
 
 
 def _read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields in a policy's file, which may come from anywhere, with the format's own two left out.
-
-    Raises:
-        InvalidArgumentError: it cannot be read, or is not JSON of this format and version; without the file's name.
-    """
+    """The fields in a policy's file, which may come from anywhere, with the format's own two left out."""
     try:
         content = read_encoded(path, _MAX_FILE_BYTES)
     except ImageError as error:
@@ -249,11 +244,6 @@ class PolicyGuard:
         self._compared: dict[str, tuple[float, str]] = {}
 
     @property
-    def asks_for_weights(self) -> bool:
-        """Whether the weights' digest is compared, and not only their version."""
-        return self.policy.model_pt_sha256 is not None
-
-    @property
     def asks_nothing(self) -> bool:
         """Whether the policy is for any weights."""
         return self.policy.model_pt_sha256 is None and self.policy.model_version is None
@@ -282,22 +272,24 @@ class PolicyGuard:
         Raises:
             PolicyMismatchError: the weights are not those of the policy, or the server does not say.
         """
-        reason = self._difference(served_version, provenance)
+        reason = _mismatch(self.policy, served_version, provenance)
         self._compared[version] = (self._clock(), reason)
         if reason:
             raise PolicyMismatchError(reason)
 
-    def _difference(self, served_version: str, provenance: Provenance | None) -> str:
-        policy = self.policy
-        wanted = f"the policy was fitted for {policy.model or 'the model'}"
-        way_out = "calibrate again for these weights, or leave the policy out"
-        if policy.model_pt_sha256 is None:
-            if served_version == policy.model_version:
-                return ""
-            return f"{wanted} version {policy.model_version}, and version {served_version} answers: {way_out}"
-        wanted = f"{wanted} with weights {policy.model_pt_sha256[:12]}…"
-        if provenance is None:
-            return f"{wanted}, and the server does not say which it has: serve weights that `deepfake export` wrote, or leave the policy out"
-        if provenance.model_pt_sha256 == policy.model_pt_sha256:
+
+def _mismatch(policy: DecisionPolicy, served_version: str, provenance: Provenance | None) -> str:
+    """What is wrong with the weights that are served, "" for nothing."""
+    wanted = f"the policy was fitted for {policy.model or 'the model'}"
+    way_out = "calibrate again for these weights, or leave the policy out"
+    if policy.model_pt_sha256 is None:
+        if served_version == policy.model_version:
             return ""
-        return f"{wanted}, and version {served_version} has {provenance.model_pt_sha256[:12]}…: {way_out}"
+        return f"{wanted} version {policy.model_version}, and version {served_version} answers: {way_out}"
+    wanted += f" with weights {policy.model_pt_sha256[:12]}…"
+    if provenance is None:
+        way_out = "serve weights that `deepfake export` wrote, or leave the policy out"
+        return f"{wanted}, and the server does not say which it has: {way_out}"
+    if provenance.model_pt_sha256 == policy.model_pt_sha256:
+        return ""
+    return f"{wanted}, and version {served_version} has {provenance.model_pt_sha256[:12]}…: {way_out}"
