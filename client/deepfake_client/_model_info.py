@@ -68,11 +68,7 @@ class Provenance:
 
 
 def classes_in(metadata: ModelMetadata) -> int:
-    """How many classes the model's probabilities have.
-
-    Raises:
-        ProtocolError: the model is not one that takes pixels and gives probabilities.
-    """
+    """How many classes the model's probabilities have."""
     for output in metadata.outputs:
         if output.name == PROBABILITIES and output.shape and output.shape[-1] > 0:
             return output.shape[-1]
@@ -104,11 +100,7 @@ def provenance_question(model: str, version: str) -> dict[str, Tensor]:
 
 
 def provenance_in(response: InferResponse, version: str) -> Provenance | None:
-    """The answer; None when nothing was written beside the weights.
-
-    Raises:
-        ProtocolError: it is no document of the export.
-    """
+    """The answer; None when nothing was written beside the weights."""
     tensor = response.outputs.get(PROVENANCE)
     texts = strings_in(tensor) if tensor is not None and tensor.datatype == "BYTES" else []
     if len(texts) != 1:

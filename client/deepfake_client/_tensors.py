@@ -33,9 +33,7 @@ Decode: TypeAlias = Literal["client", "server"]
 def checked_pixels(pixels: object, *, batch: bool) -> NDArray[np.uint8]:
     """`pixels` as uint8 of shape (N, 224, 224, 3), N = 1 unless `batch`.
 
-    Raises:
-        InvalidArgumentError: another type or shape; nothing is converted here, since a wrong range or channel order
-            would give a wrong verdict without a sign.
+    Nothing is converted: a wrong range or channel order would give a wrong verdict without a sign.
     """
     expected = ("(N, 224, 224, 3)" if batch else "(224, 224, 3)") + ", as to_pixels makes"
     if not isinstance(pixels, np.ndarray):
@@ -59,11 +57,7 @@ def string_tensor(elements: Sequence[bytes], shape: tuple[int, ...]) -> Tensor:
 
 
 def strings_in(tensor: Tensor) -> list[str]:
-    """The elements of a BYTES tensor, in row-major order.
-
-    Raises:
-        ProtocolError: it is shorter than it says.
-    """
+    """The elements of a BYTES tensor, in row-major order."""
     data = bytes(tensor.data)
     found: list[str] = []
     position = 0
@@ -119,12 +113,7 @@ class ModelInput(ABC):
     name: str
 
     def prepare(self, image: ImageSource, limits: ImageLimits, *, digest: bool) -> PreparedImage:
-        """Reads one image and makes its tensor.
-
-        Raises:
-            ImageError: the image cannot be used.
-            InvalidArgumentError: it is no image source at all.
-        """
+        """Reads one image and makes its tensor; takes its digest too where that is asked for."""
         try:
             if isinstance(image, (Image.Image, np.ndarray)):
                 pixels = to_pixels(load_image(image, limits=limits))
@@ -184,11 +173,6 @@ class EncodedInput(ModelInput):
 
 
 def input_for(decode: Decode) -> ModelInput:
-    """The input that `decode` names.
-
-    Raises:
-        InvalidArgumentError: it names none.
-    """
     if decode == "client":
         return PixelsInput()
     if decode == "server":

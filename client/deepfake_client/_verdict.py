@@ -89,11 +89,7 @@ class Failure:
 
 
 def probabilities_in(response: InferResponse, count: int) -> list[tuple[float, ...]]:
-    """The probabilities of `count` images, a tuple with one number for each class.
-
-    Raises:
-        ProtocolError: the tensor is missing, has another type or shape, or holds what are no probabilities.
-    """
+    """The probabilities of `count` images, a tuple with one number for each class."""
     tensor = response.outputs.get(PROBABILITIES)
     if tensor is None:
         raise ProtocolError(f"the answer has no output {PROBABILITIES!r}")
@@ -118,11 +114,7 @@ def verdicts_from(
     source: str | None,
     policy: DecisionPolicy | None,
 ) -> list[Verdict]:
-    """One verdict for each row, with the decision of `policy` where there is one.
-
-    Raises:
-        InvalidArgumentError: the policy decides between other labels.
-    """
+    """One verdict for each row, with the decision of `policy` where there is one."""
     found = []
     for row in rows:
         label, scores = labels[row.index(max(row))], dict(zip(labels, row, strict=True))
@@ -136,9 +128,6 @@ def labels_from(tensor: Tensor) -> tuple[str, ...]:
 
     Triton shows `labels.txt` through the classification extension only, as "value:index:label" strings. The values have
     six decimals, so scores are always read as raw floats, and the labels once for each version.
-
-    Raises:
-        ProtocolError: a class has no label, or two have the same.
     """
     by_index: dict[int, str] = {}
     for element in strings_in(tensor):

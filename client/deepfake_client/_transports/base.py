@@ -1,7 +1,4 @@
-"""The seam between the client and the network: what travels over it, free of any protocol, and who carries it.
-
-Implement `Transport`, or use `FakeTransport`, to test without a server.
-"""
+"""The seam between the client and the network: what travels over it, free of any protocol, and who carries it."""
 
 from __future__ import annotations
 
@@ -185,12 +182,7 @@ class LoopBound(Generic[T]):
         self.closed = False
 
     def get(self) -> T:
-        """The value.
-
-        Raises:
-            ClientClosedError: after `take`.
-            InvalidArgumentError: in another loop than at the first use.
-        """
+        """The value; refused after `take`, and in another loop than at the first use."""
         if self.closed:
             raise ClientClosedError("the client was closed")
         loop = asyncio.get_running_loop()

@@ -69,19 +69,19 @@ class _FakeServer:
         rows = _rows_of(request)
         if len(rows) > self.max_batch_size:
             raise RequestRejectedError(f"the batch of {len(rows)} is over the model's {self.max_batch_size}")
-        classes = request.outputs[0].classes
-        with self._lock:
-            if classes:
+        if classes := request.outputs[0].classes:
+            with self._lock:
                 self.label_requests += 1
-            else:
+            output = self._names(classes)
+        else:
+            with self._lock:
                 self.requests.append(request)
                 error = next(self._errors, None)
-                if error is not None:
-                    raise error
-        output = self._names(classes) if classes else self._scores(rows)
-        return InferResponse(
-            request.model, request.version or self.version, request.request_id, {PROBABILITIES: output}
-        )
+            if error is not None:
+                raise error
+            output = self._scores(rows)
+        version = request.version or self.version
+        return InferResponse(request.model, version, request.request_id, {PROBABILITIES: output})
 
     def _tell_provenance(self, request: InferRequest) -> InferResponse:
         if self.provenance is None:

@@ -39,11 +39,7 @@ class _Answer(NamedTuple):
     body: bytes
 
     def required(self) -> _Answer:
-        """Itself.
-
-        Raises:
-            DeepfakeError: it is an error of the server's.
-        """
+        """The answer itself, or the error that it stands for."""
         if self.status != 200:
             raise codec.to_error(self.status, self.headers, self.body)
         return self
@@ -74,17 +70,13 @@ class HTTPTransport:
         return self._get("/v2/health/ready", query, timeout).status == 200
 
     def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        return self._get(codec.model_path(query.model, query.version, "/ready"), query, timeout).status == 200
+        return self._get(codec.model_path(query, "/ready"), query, timeout).status == 200
 
     def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        return codec.decode_metadata(
-            self._get(codec.model_path(query.model, query.version), query, timeout).required().body
-        )
+        return codec.decode_metadata(self._get(codec.model_path(query), query, timeout).required().body)
 
     def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        return codec.decode_config(
-            self._get(codec.model_path(query.model, query.version, "/config"), query, timeout).required().body
-        )
+        return codec.decode_config(self._get(codec.model_path(query, "/config"), query, timeout).required().body)
 
     def close(self) -> None:
         with self._lock:
@@ -188,16 +180,15 @@ class AsyncHTTPTransport:
         return (await self._get("/v2/health/ready", query, timeout)).status == 200
 
     async def model_ready(self, query: ModelQuery, timeout: float) -> bool:
-        return (await self._get(codec.model_path(query.model, query.version, "/ready"), query, timeout)).status == 200
+        return (await self._get(codec.model_path(query, "/ready"), query, timeout)).status == 200
 
     async def model_metadata(self, query: ModelQuery, timeout: float) -> ModelMetadata:
-        return codec.decode_metadata(
-            (await self._get(codec.model_path(query.model, query.version), query, timeout)).required().body
-        )
+        return codec.decode_metadata((await self._get(codec.model_path(query), query, timeout)).required().body)
 
     async def model_config(self, query: ModelQuery, timeout: float) -> ModelConfig:
-        answer = await self._get(codec.model_path(query.model, query.version, "/config"), query, timeout)
-        return codec.decode_config(answer.required().body)
+        return codec.decode_config(
+            (await self._get(codec.model_path(query, "/config"), query, timeout)).required().body
+        )
 
     async def close(self) -> None:
         session = self._session.take()

@@ -8,7 +8,6 @@ other begins.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -25,14 +24,12 @@ from .._errors import (
     ServerError,
     UnknownModelError,
 )
-from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, Tensor, TensorInfo
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 from .errors import from_message, not_ready, seconds_until
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-
-
 # What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
@@ -44,41 +41,37 @@ class AnswerHeaders(Protocol):
         """The value, or None."""
 
 
-@lru_cache(maxsize=64)
-def model_path(model: str, version: str, suffix: str = "") -> str:
-    versions = f"/versions/{quote(version, safe='')}" if version else ""
-    return f"/v2/models/{quote(model, safe='')}{versions}{suffix}"
+def model_path(asked: InferRequest | ModelQuery, suffix: str = "") -> str:
+    version = f"/versions/{quote(asked.version, safe='')}" if asked.version else ""
+    return f"/v2/models/{quote(asked.model, safe='')}{version}{suffix}"
 
 
 def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     """Path, headers and body for `request`."""
-    header = {
-        "id": request.request_id,
-        "parameters": {
-            "timeout": request.queue_timeout_microseconds,
-            **({"priority": request.priority} if request.priority else {}),
-        },
-        "inputs": [
-            {
-                "name": name,
-                "datatype": tensor.datatype,
-                "shape": tensor.shape,
-                "parameters": {"binary_data_size": len(tensor.data)},
-            }
-            for name, tensor in request.inputs.items()
-        ],
-        "outputs": [
-            {
-                "name": output.name,
-                "parameters": {"binary_data": True, **({"classification": output.classes} if output.classes else {})},
-            }
-            for output in request.outputs
-        ],
-    }
+    parameters = {"timeout": request.queue_timeout_microseconds}
+    if request.priority:
+        parameters["priority"] = request.priority
+    inputs = [
+        {
+            "name": name,
+            "datatype": tensor.datatype,
+            "shape": tensor.shape,
+            "parameters": {"binary_data_size": len(tensor.data)},
+        }
+        for name, tensor in request.inputs.items()
+    ]
+    outputs = [
+        {
+            "name": output.name,
+            "parameters": {"binary_data": True, **({"classification": output.classes} if output.classes else {})},
+        }
+        for output in request.outputs
+    ]
+    header = {"id": request.request_id, "parameters": parameters, "inputs": inputs, "outputs": outputs}
     head = json.dumps(header, separators=(",", ":")).encode()
     headers = {**dict(request.headers), "content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
-    path = model_path(request.model, request.version, "/infer")
-    return path, headers, b"".join([head, *(tensor.data for tensor in request.inputs.values())])
+    body = b"".join([head, *(tensor.data for tensor in request.inputs.values())])
+    return model_path(request, "/infer"), headers, body
 
 
 def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
