@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,11 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._calls import Call, CallOptions, Pause, Send, Step, Steps, Work
-from ._classify_many import async_classify_many, decoding_threads
-from ._client import ClientBase
+from ._client_base import ClientBase, decoding_threads
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeepfakeError, bare
+from ._images import name_of
 from ._model_info import ModelInfo, Provenance
 from ._tensors import PreparedImage
 from ._transports.base import AsyncTransport
@@ -66,14 +67,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         the event loop, so it should not wait itself.
         """
         self._check_stream(concurrency, options)
-
-        async def prepare(image: ImageSource) -> PreparedImage:
-            return await self._perform(Work(partial(self._core.prepare, image)))  # type: ignore[no-any-return]
-
-        async def send(prepared: PreparedImage, source: str | None) -> Verdict:
-            return await self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
-
-        return async_classify_many(images, prepare, send, concurrency)
+        return self._stream(images, concurrency, options)
 
     async def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a replica takes requests for the model now; see `DeepfakeClient.ready`."""
@@ -118,6 +112,56 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._lock = asyncio.Lock()
         return self._lock
 
+    async def _stream(
+        self, images: Iterable[ImageSource] | AsyncIterable[ImageSource], concurrency: int, options: CallOptions
+    ) -> AsyncGenerator[Verdict | Failure, None]:
+        decoders = decoding_threads(concurrency)
+        window = 2 * concurrency + decoders
+        decoding, sending = asyncio.Semaphore(decoders), asyncio.Semaphore(concurrency)
+
+        async def classify(image: ImageSource) -> Verdict | Failure:
+            source = name_of(image)
+            try:
+                async with decoding:
+                    prepared: PreparedImage = await self._perform(Work(partial(self._core.prepare, image)))
+                del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
+                async with sending:
+                    return await self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
+            except DeepfakeError as error:
+                return Failure(source, bare(error))
+
+        pending: deque[asyncio.Task[Verdict | Failure]] = deque()
+        iterator = _iterate(images)
+        upcoming: asyncio.Future[ImageSource] | None = None
+        broken: Exception | None = None
+        ended = False
+        try:
+            while pending or not ended:
+                if not ended and upcoming is None and len(pending) < window:
+                    upcoming = asyncio.ensure_future(anext(iterator))
+                await asyncio.wait(
+                    [task for task in (upcoming, pending[0] if pending else None) if task is not None],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if upcoming is not None and upcoming.done():
+                    try:
+                        pending.append(asyncio.ensure_future(classify(upcoming.result())))
+                    except StopAsyncIteration:
+                        ended = True
+                    except Exception as error:
+                        broken, ended = error, True
+                    upcoming = None
+                while pending and pending[0].done():
+                    yield pending.popleft().result()
+            if broken is not None:
+                raise broken
+        finally:
+            tasks: list[asyncio.Future[Any]] = [*pending, *([upcoming] if upcoming is not None else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await iterator.aclose()
+
     async def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
         call = self._defaults.begin(**options)
         if self.closed:
@@ -154,3 +198,12 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             return await asyncio.wait_for(waiting, step.seconds if isinstance(step, Pause) else step.timeout)
         except asyncio.TimeoutError:
             return False
+
+
+async def _iterate(images: Iterable[ImageSource] | AsyncIterable[ImageSource]) -> AsyncGenerator[ImageSource, None]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

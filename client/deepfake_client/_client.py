@@ -1,158 +1,31 @@
-"""The client for threads, and what the one for asyncio shares with it."""
+"""The client for threads."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
 import threading
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._calls import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT_SECONDS,
-    Call,
-    CallDefaults,
-    CallOptions,
-    Exchange,
-    OnRequest,
-    Pause,
-    Send,
-    Step,
-    Steps,
-    Work,
-    checked_count,
-)
-from ._classify_many import classify_many
-from ._core import Core
-from ._credentials import Identity, TLSConfig, Token
-from ._endpoint import Endpoint, parse_endpoints
-from ._errors import ClientClosedError, DeepfakeError, InvalidArgumentError, bare
+from ._calls import Call, CallOptions, Pause, Send, Step, Steps, Work
+from ._client_base import ClientBase, decoding_threads
+from ._credentials import TLSConfig
+from ._endpoint import Endpoint
+from ._errors import ClientClosedError, DeepfakeError, bare
+from ._images import name_of
 from ._model_info import ModelInfo, Provenance
-from ._policy import DecisionPolicy, PolicyGuard
-from ._replicas import ReplicaSet
-from ._tensors import Decode, PreparedImage, input_for
-from ._transports.base import AnyTransport, AsyncTransport, Transport
+from ._tensors import PreparedImage
+from ._transports.base import Transport
 from ._transports.grpc import GRPCTransport
 from ._verdict import Failure, Verdict
-from ._verdict_log import VerdictLog
-from .preprocessing import ImageLimits, ImageSource, Pixels
+from .preprocessing import ImageSource, Pixels
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 R = TypeVar("R")
-T = TypeVar("T", Transport, AsyncTransport)
-
-DEFAULT_URL = "grpc://127.0.0.1:8001"
-#: HTTP carries one request at a time over a connection; gRPC carries all over one.
-DEFAULT_MAX_CONNECTIONS = 64
-
-_log = logging.getLogger("deepfake_client")
-# Quiet unless the application configures logging: without a handler of its own Python would print to stderr.
-_log.addHandler(logging.NullHandler())
-
-
-class ClientBase(ABC, Generic[T]):
-    """Checks the settings and builds the core."""
-
-    def __init__(
-        self,
-        url: str | Sequence[str] | None = None,
-        *,
-        decode: Decode = "client",
-        model: str | None = None,
-        model_version: str = "",
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        limits: ImageLimits | None = None,
-        headers: Mapping[str, str] | None = None,
-        token: Token | None = None,
-        tls: TLSConfig | None = None,
-        max_connections: int = DEFAULT_MAX_CONNECTIONS,
-        on_request: OnRequest | None = None,
-        policy: DecisionPolicy | str | os.PathLike[str] | None = None,
-        verdict_log: str | os.PathLike[str] | None = None,
-        transport: T | Sequence[T] | None = None,
-    ) -> None:
-        """See the class."""
-        model_input = input_for(decode)
-        model = model_input.model if model is None else model
-        if not isinstance(model, str) or not model or not isinstance(model_version, str):
-            raise InvalidArgumentError("model must be a name and model_version text, as '1'")
-        checked_count("max_connections", max_connections, 1)
-        self._defaults = CallDefaults(timeout, max_retries)
-        self._identity = Identity(headers, token)
-        self._transports: list[T]
-        if transport is None:
-            self._transports = self._connect(url, tls, max_connections)
-        elif url is None:
-            self._transports = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
-        else:
-            raise InvalidArgumentError("pass either a url or a transport, not both")
-        if not self._transports:
-            raise InvalidArgumentError("the list of transports is empty")
-        replicas = ReplicaSet[AnyTransport](((str(each.endpoint), each) for each in self._transports), time.monotonic)
-        self._core = Core(
-            exchange=Exchange(replicas, self._identity, model, on_request),
-            input=model_input,
-            model=model,
-            version=model_version,
-            limits=limits or ImageLimits(),
-            lock=self._make_lock(),
-            policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
-            verdict_log=None if verdict_log is None else VerdictLog(verdict_log),
-        )
-
-    def __repr__(self) -> str:
-        names = ", ".join(self.endpoints)
-        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self.closed else ''}>"
-
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """The URLs of the replicas, with their ports."""
-        return tuple(replica.endpoint for replica in self._core.exchange.replicas.all)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._core.exchange.closed
-
-    def _check_stream(self, concurrency: int, options: CallOptions) -> None:
-        """Refuses wrong arguments of `classify_many` now, not with the first result."""
-        checked_count("concurrency", concurrency, 1)
-        if "request_id" in options:
-            raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
-        self._defaults.begin(**options)
-
-    @abstractmethod
-    def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:
-        """A transport to `endpoint`."""
-
-    @abstractmethod
-    def _make_lock(self) -> threading.Lock | asyncio.Lock:
-        """What the step `Acquire` takes."""
-
-    def _connect(self, url: str | Sequence[str] | None, tls: TLSConfig | None, max_connections: int) -> list[T]:
-        endpoints = parse_endpoints(DEFAULT_URL if url is None else url)
-        if tls is not None and not any(endpoint.secure for endpoint in endpoints):
-            raise InvalidArgumentError("tls= is for grpcs:// and https:// urls")
-        for endpoint in endpoints:
-            if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
-                _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
-        return [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
-
-
-def _loaded(policy: DecisionPolicy | str | os.PathLike[str]) -> DecisionPolicy:
-    if isinstance(policy, (str, os.PathLike)):
-        return DecisionPolicy.load(policy)
-    if not isinstance(policy, DecisionPolicy):
-        raise InvalidArgumentError(f"policy must be a DecisionPolicy or the path of one, not {type(policy).__name__}")
-    return policy
 
 
 class DeepfakeClient(ClientBase[Transport]):
@@ -254,11 +127,7 @@ class DeepfakeClient(ClientBase[Transport]):
             Exception: whatever `images` itself raises, after the results of the images before.
         """
         self._check_stream(concurrency, options)
-
-        def send(prepared: PreparedImage, source: str | None) -> Verdict:
-            return self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
-
-        return classify_many(images, self._core.prepare, send, concurrency)
+        return self._stream(images, concurrency, options)
 
     def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a replica takes requests for the model now.
@@ -312,6 +181,49 @@ class DeepfakeClient(ClientBase[Transport]):
         self._closing = threading.Event()
         self._lock = threading.Lock()
         return self._lock
+
+    def _stream(
+        self, images: Iterable[ImageSource], concurrency: int, options: CallOptions
+    ) -> Iterator[Verdict | Failure]:
+        decoders = decoding_threads(concurrency)
+        window = 2 * concurrency + decoders
+        # Two pools, so that images are decoded while others are on their way, and both in their order: whoever has waited
+        # longest is next, since everything behind it waits for it.
+        decoding = ThreadPoolExecutor(decoders, "deepfake-decode")
+        sending = ThreadPoolExecutor(concurrency, "deepfake-send")
+        pending: deque[Future[Verdict | Failure]] = deque()
+        broken: Exception | None = None
+        try:
+            iterator = iter(images)
+            while True:
+                try:
+                    image = next(iterator)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    broken = error
+                    break
+                pending.append(
+                    sending.submit(self._send, decoding.submit(self._core.prepare, image), name_of(image), options)
+                )
+                del image  # a photo is a hundred times its pixels
+                while pending and (len(pending) >= window or pending[0].done()):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+            if broken is not None:
+                raise broken
+        finally:
+            # A consumer that stops early is not kept waiting for requests that nobody wants any more.
+            for pool in (sending, decoding):
+                pool.shutdown(wait=not pending, cancel_futures=True)
+
+    def _send(self, prepared: Future[PreparedImage], source: str | None, options: CallOptions) -> Verdict | Failure:
+        try:
+            image = prepared.result()
+            return self._run(lambda call: self._core.classify_prepared(image, source, call), options)
+        except DeepfakeError as error:
+            return Failure(source, bare(error))
 
     def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
         call = self._defaults.begin(**options)

@@ -1,0 +1,145 @@
+"""What the client for threads and the one for asyncio share: the settings, and the core that they drive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar, cast
+
+from ._calls import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT_SECONDS,
+    CallDefaults,
+    CallOptions,
+    Exchange,
+    OnRequest,
+    checked_count,
+)
+from ._core import Core
+from ._credentials import Identity, TLSConfig, Token
+from ._endpoint import Endpoint, parse_endpoints
+from ._errors import InvalidArgumentError
+from ._policy import DecisionPolicy, PolicyGuard
+from ._replicas import ReplicaSet
+from ._tensors import Decode, input_for
+from ._transports.base import AnyTransport, AsyncTransport, Transport
+from ._verdict_log import VerdictLog
+from .preprocessing import ImageLimits
+
+T = TypeVar("T", Transport, AsyncTransport)
+
+DEFAULT_URL = "grpc://127.0.0.1:8001"
+#: HTTP carries one request at a time over a connection; gRPC carries all over one.
+DEFAULT_MAX_CONNECTIONS = 64
+
+_log = logging.getLogger("deepfake_client")
+# Quiet unless the application configures logging: without a handler of its own Python would print to stderr.
+_log.addHandler(logging.NullHandler())
+
+
+class ClientBase(ABC, Generic[T]):
+    """Checks the settings and builds the core."""
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
+        *,
+        decode: Decode = "client",
+        model: str | None = None,
+        model_version: str = "",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        limits: ImageLimits | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        tls: TLSConfig | None = None,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        on_request: OnRequest | None = None,
+        policy: DecisionPolicy | str | os.PathLike[str] | None = None,
+        verdict_log: str | os.PathLike[str] | None = None,
+        transport: T | Sequence[T] | None = None,
+    ) -> None:
+        """See the class."""
+        model_input = input_for(decode)
+        model = model_input.model if model is None else model
+        if not isinstance(model, str) or not model or not isinstance(model_version, str):
+            raise InvalidArgumentError("model must be a name and model_version text, as '1'")
+        checked_count("max_connections", max_connections, 1)
+        self._defaults = CallDefaults(timeout, max_retries)
+        self._identity = Identity(headers, token)
+        self._transports: list[T]
+        if transport is None:
+            self._transports = self._connect(url, tls, max_connections)
+        elif url is None:
+            self._transports = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
+        else:
+            raise InvalidArgumentError("pass either a url or a transport, not both")
+        if not self._transports:
+            raise InvalidArgumentError("the list of transports is empty")
+        replicas = ReplicaSet[AnyTransport](((str(each.endpoint), each) for each in self._transports), time.monotonic)
+        self._core = Core(
+            exchange=Exchange(replicas, self._identity, model, on_request),
+            input=model_input,
+            model=model,
+            version=model_version,
+            limits=limits or ImageLimits(),
+            lock=self._make_lock(),
+            policy=None if policy is None else PolicyGuard(_loaded(policy), time.monotonic),
+            verdict_log=None if verdict_log is None else VerdictLog(verdict_log),
+        )
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.endpoints)
+        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self.closed else ''}>"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the replicas, with their ports."""
+        return tuple(replica.endpoint for replica in self._core.exchange.replicas.all)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._core.exchange.closed
+
+    def _check_stream(self, concurrency: int, options: CallOptions) -> None:
+        """Refuses wrong arguments of `classify_many` now, not with the first result."""
+        checked_count("concurrency", concurrency, 1)
+        if "request_id" in options:
+            raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
+        self._defaults.begin(**options)
+
+    @abstractmethod
+    def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:
+        """A transport to `endpoint`."""
+
+    @abstractmethod
+    def _make_lock(self) -> threading.Lock | asyncio.Lock:
+        """What the step `Acquire` takes."""
+
+    def _connect(self, url: str | Sequence[str] | None, tls: TLSConfig | None, max_connections: int) -> list[T]:
+        endpoints = parse_endpoints(DEFAULT_URL if url is None else url)
+        if tls is not None and not any(endpoint.secure for endpoint in endpoints):
+            raise InvalidArgumentError("tls= is for grpcs:// and https:// urls")
+        for endpoint in endpoints:
+            if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
+                _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
+        return [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
+
+
+def _loaded(policy: DecisionPolicy | str | os.PathLike[str]) -> DecisionPolicy:
+    if isinstance(policy, (str, os.PathLike)):
+        return DecisionPolicy.load(policy)
+    if not isinstance(policy, DecisionPolicy):
+        raise InvalidArgumentError(f"policy must be a DecisionPolicy or the path of one, not {type(policy).__name__}")
+    return policy
+
+
+def decoding_threads(most: int) -> int:
+    """Images decoded at a time: Pillow lets go of the interpreter's lock, so one for each core."""
+    return min(most, os.cpu_count() or 1)
