@@ -130,11 +130,7 @@ class CallDefaults:
         headers: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Call:
-        """A call that begins now, with the `CallOptions` given.
-
-        Raises:
-            InvalidArgumentError: one of the arguments cannot be used.
-        """
+        """A call that begins now, with the `CallOptions` given."""
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
         return Call(
             timeout=seconds,

@@ -114,12 +114,7 @@ def redact(text: str, headers: Headers) -> str:
 
 
 def checked_headers(headers: Mapping[str, str] | None, traceparent: str | None = None) -> Headers:
-    """Lower-case headers as pairs.
-
-    Raises:
-        InvalidArgumentError: a name or value that cannot be sent as it is, or a malformed `traceparent`. Values are
-            never repeated in the message.
-    """
+    """Lower-case headers as pairs. What is refused is named, and its value never repeated."""
     pairs: dict[str, str] = {}
     for name, value in (headers or {}).items():
         lower = name.lower() if isinstance(name, str) else ""

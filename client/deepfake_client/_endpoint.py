@@ -48,9 +48,7 @@ class Endpoint:
 def parse_endpoint(url: str) -> Endpoint:
     """Reads `grpc://host[:8001]`, `grpcs://host[:443]`, `http://host[:8000][/prefix]` or `https://host[:443][/prefix]`.
 
-    Raises:
-        InvalidArgumentError: anything else, a URL with a user name or password included. The message never repeats
-            what may be a credential.
+    Anything else is refused, a user name or password too. The message never repeats what may be a credential.
     """
     if not isinstance(url, str):
         raise InvalidArgumentError(f"url must be a string, not {type(url).__name__}")

@@ -29,9 +29,6 @@ def require_few_parts(format_name: str, data: bytes) -> None:
     """Refuses a JPEG, TIFF or GIF of which the parts outnumber those of any photo.
 
     A damaged file is counted as far as it can be followed: what lies behind the damage no decoder reaches either.
-
-    Raises:
-        ImageFormatError: there are too many.
     """
     if format_name == "JPEG" and _jpeg_scans(data) > _MAX_JPEG_SCANS:
         raise ImageFormatError(f"a JPEG of more than {_MAX_JPEG_SCANS} scans, which no camera or editor writes")

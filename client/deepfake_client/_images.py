@@ -135,12 +135,8 @@ def _read_file(file: BinaryFile, max_bytes: int) -> bytes:
 def list_files(path: Path) -> Iterator[Path]:
     """The path itself, or every file below a folder, in the order of their names.
 
-    All of them and not only those with an image's ending: what is not an image is reported, not passed over. Hidden
-    files are left out (.DS_Store and its kin), as are links to folders, which may lead in a circle; `links_to_folders`
-    names these.
-
-    Raises:
-        OSError: a folder cannot be read.
+    What has no image's ending is reported, not passed over. Left out are hidden files and links to folders, which may
+    lead in a circle; `links_to_folders` names these. Raises `OSError` where a folder cannot be read.
     """
     if not path.is_dir():
         yield path

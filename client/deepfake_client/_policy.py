@@ -249,11 +249,7 @@ class PolicyGuard:
         return self.policy.model_pt_sha256 is None and self.policy.model_version is None
 
     def settled(self, version: str) -> bool:
-        """Whether the weights of `version` were compared a moment ago, and found right.
-
-        Raises:
-            PolicyMismatchError: they were found wrong.
-        """
+        """Whether the weights of `version` were compared a moment ago and found right; raises if found wrong."""
         compared_at, reason = self._compared.get(version, (None, ""))
         if compared_at is None or self._clock() - compared_at > _TRUSTED_SECONDS:
             return False
@@ -262,15 +258,11 @@ class PolicyGuard:
         return True
 
     def compare(self, version: str, served_version: str, provenance: Provenance | None) -> None:
-        """Takes note of what the server told.
+        """Takes note of what the server told about `version`; raises `PolicyMismatchError` for other weights.
 
         Args:
-            version: as it is asked for in `settled`.
-            served_version: of the classifier.
-            provenance: of that; not looked at where the policy names no digest.
-
-        Raises:
-            PolicyMismatchError: the weights are not those of the policy, or the server does not say.
+            served_version: of the classifier, where `version` is the ensemble's.
+            provenance: of the classifier; not looked at where the policy names no digest.
         """
         reason = _mismatch(self.policy, served_version, provenance)
         self._compared[version] = (self._clock(), reason)

@@ -56,11 +56,7 @@ def encode_infer(request: InferRequest) -> Any:
 
 
 def decode_infer(message: Any) -> InferResponse:
-    """Reads a `ModelInferResponse`.
-
-    Raises:
-        ProtocolError: tensors and their contents do not match.
-    """
+    """Reads a `ModelInferResponse`."""
     contents = message.raw_output_contents
     if len(contents) != len(message.outputs):
         raise ProtocolError("the answer announces other tensors than it holds")

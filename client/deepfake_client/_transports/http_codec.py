@@ -75,11 +75,7 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
 
 
 def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
-    """Reads the body of a 200 answer.
-
-    Raises:
-        ProtocolError: it is not what the protocol promises.
-    """
+    """Reads the body of a 200 answer."""
     try:
         length = int(headers.get(HEADER_LENGTH) or len(body))
         header = json.loads(body[:length])
