@@ -77,7 +77,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--payload", choices=["pixels", "image"], default="pixels", help="default: %(default)s")
     add("--image-side", type=types.image_side, default=512, help="of JPEG files, in pixels (default: %(default)s)")
     add("--traffic", type=types.above_zero, help="images per second to be served in all, for the number of replicas")
-    add("--headroom", type=types.part, default=0.2, help="share of the capacity left free (default: %(default)s)")
+    add("--headroom", type=types.part, default=0.3, help="share of the capacity left free (default: %(default)s)")
     add("--step-seconds", type=types.above_zero, default=20.0, help="of measurement (default: %(default)g)")
     add("--repeats", type=types.one_or_more, default=3, help="runs of the load that holds (default: %(default)s)")
     add("--generators", type=types.one_or_more, default=max(1, cores() // 4), help="processes (default: %(default)s)")

@@ -54,7 +54,7 @@ class Report:
 
     @property
     def patches(self) -> dict[str, str]:
-        """A kustomize patch for each component, where Triton's metrics gave the figures."""
+        """A kustomize patch for each component; none where no load held."""
         return self.recommendation.patches() if self.recommendation else {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -74,11 +74,6 @@ class Step:
     busy: float | None
     """Share of the time in which the classifier was computing, with instances that take turns."""
 
-    @property
-    def queue_to_compute(self) -> float | None:
-        """What the autoscaler's second trigger looks at."""
-        return self.queue_ms / self.compute_ms if self.queue_ms is not None and self.compute_ms else None
-
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity."""
         return {name: None if value == math.inf else value for name, value in asdict(self).items()}
