@@ -98,10 +98,15 @@ def recommend(found: Found, headroom: float, traffic: float | None) -> Recommend
     waiting = [step.pending for step in found.at_capacity if step.pending is not None]
     return Recommendation(
         planned=planned,
-        pending=_rounded(max(_FUSE * fmean(waiting), _LEAST_FUSE), 2) if waiting else None,
+        pending=fuse_threshold(fmean(waiting)) if waiting else None,
         replicas=None if traffic is None else _replicas(traffic, planned),
         maximum=None if traffic is None else _replicas(2 * traffic, planned),
     )
+
+
+def fuse_threshold(pending: float) -> float:
+    """Requests waiting per replica that tell of too many, where so many wait on average at the capacity."""
+    return _rounded(max(_FUSE * pending, _LEAST_FUSE), 2)
 
 
 def _patch(kind: str, paths: tuple[str, ...], values: tuple[object, ...]) -> str:
