@@ -9,13 +9,14 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: What a GPU's instance counts, in its own series (core: infer_stats.cc); all else is in the model's (infer_request.cc).
+#: What a GPU's instance counts, in its own series (core: infer_stats.cc). The model's have what waits (infer_request.cc),
+#: and, not shown here, what was refused or came from the cache.
 _OF_THE_INSTANCE = re.compile(r"nv_inference_(request_success|count|exec_count|\w+_duration_us)$")
 _SERIES = re.compile(r'^(nv_inference_\w+)\{(model="deepfake_vs_real",[^}]*)\} (\S+)$', re.MULTILINE)
 
 
 def with_twins(scrape: str) -> str:
-    """`scrape`, with a twin of each series of the classifier that has `gpu_uuid`; one of the two stays 0."""
+    """`scrape`, with a twin of each series of the classifier that has `gpu_uuid`; without refusals one of two stays 0."""
 
     def twins(series: re.Match[str]) -> str:
         name, labels, value = series.groups()
