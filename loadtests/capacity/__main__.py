@@ -198,7 +198,7 @@ def _print(report: Report, page: Path) -> None:
         if recommended.replicas is not None:
             traffic = report.circumstances["traffic"]
             print(f"{traffic:,g} images per second need {recommended.replicas} replicas.")
-        for component, patch in report.patches.items():
+        for component, patch in recommended.patches().items():
             print(f"\n# kustomization.yaml of an overlay with the component {component}\n{patch}")
     print(f"\nWhat to do next, and how far to trust it: {page}")
 

@@ -55,9 +55,8 @@ def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
         return steps[-1].met
 
     good, bad = _climb(held, most)
-    while (
-        not good and bad / 2 >= most * _LEAST_SHARE
-    ):  # the lightest broke it: a target hardly within reach, or out of it
+    # Where the lightest broke it, the target is hardly within reach, or out of it.
+    while not good and bad / 2 >= most * _LEAST_SHARE:
         bad /= 2
         if held(bad):
             good, bad = bad, bad * 2

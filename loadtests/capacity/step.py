@@ -72,7 +72,7 @@ class Step:
     pending: float | None
     """Mean of the requests waiting in the server's queues."""
     busy: float | None
-    """Share of the time in which the classifier was computing, with instances that take turns."""
+    """Share of the time in which the classifier was computing; instances that compute at once add up."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity."""

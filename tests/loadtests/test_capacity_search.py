@@ -112,7 +112,7 @@ ADVICE = {
     "gpu": "one GPU each",
     "decoder": "Decode at the callers",
     "cpu": "<code>deepfake export --precision bf16</code>",
-    "model": "its instances take turns",
+    "model": "it computed 98% of the time",
     "unknown": "Not visible from here",
 }
 
