@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from deepfake_cli.options import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
@@ -39,6 +40,7 @@ from loadtests.traffic.loops import answers_per_second
 _PROBE_CALLERS = 32
 _PROBE_SHARE = 0.25
 _METRICS_PORT = 8002
+_OPTIONS_TOLD = ("generators", "slo_p95_ms", "step_seconds", "repeats", "headroom", "traffic")
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--payload", choices=["pixels", "image"], default="pixels", help="default: %(default)s")
     add("--image-side", type=types.image_side, default=512, help="of JPEG files, in pixels (default: %(default)s)")
     add("--traffic", type=types.above_zero, help="images per second to be served in all, for the number of replicas")
-    add("--headroom", type=types.part, default=0.2, help="share of the capacity left free (default: %(default)s)")
+    add("--headroom", type=types.part, default=0.3, help="share of the capacity left free (default: %(default)s)")
     add("--step-seconds", type=types.above_zero, default=20.0, help="of measurement (default: %(default)g)")
     add("--repeats", type=types.one_or_more, default=3, help="runs of the load that holds (default: %(default)s)")
     add("--generators", type=types.one_or_more, default=max(1, cores() // 4), help="processes (default: %(default)s)")
@@ -110,14 +112,14 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None, int 
             yield triton.grpc_url, triton.metrics_url, triton.pid
         return
     with DeepfakeClient(options.url) as client:  # for its reading of URLs; nothing is sent
-        host, _, port = client.endpoints[0].partition("://")[2].partition("/")[0].rpartition(":")
-    metrics_url = options.metrics_url
-    if metrics_url:
+        host, _, port = urlsplit(client.endpoints[0]).netloc.rpartition(":")
+    metrics_url = options.metrics_url or f"http://{host}:{_METRICS_PORT}/metrics"
+    try:
         scrape(metrics_url)
-    else:
-        with contextlib.suppress(OSError):
-            scrape(usual := f"http://{host}:{_METRICS_PORT}/metrics")
-            metrics_url = usual
+    except OSError:
+        if options.metrics_url:
+            raise
+        metrics_url = None
     yield options.url, metrics_url, server_pid(host, int(port))
 
 
@@ -185,8 +187,7 @@ def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argp
         "weights": weights(client),
         "stand_in": provenance is not None and provenance.stand_in,
         "settle_seconds": setup.settle_seconds,
-        **{name: getattr(options, name) for name in ("generators", "slo_p95_ms", "step_seconds", "repeats")},
-        **{name: getattr(options, name) for name in ("headroom", "traffic")},
+        **{name: getattr(options, name) for name in _OPTIONS_TOLD},
     }
 
 
@@ -197,7 +198,7 @@ def _print(report: Report, page: Path) -> None:
         if recommended.replicas is not None:
             traffic = report.circumstances["traffic"]
             print(f"{traffic:,g} images per second need {recommended.replicas} replicas.")
-        for component, patch in report.patches.items():
+        for component, patch in recommended.patches().items():
             print(f"\n# kustomization.yaml of an overlay with the component {component}\n{patch}")
     print(f"\nWhat to do next, and how far to trust it: {page}")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import fmean
 
 from .search import Found
 from .step import Step
@@ -20,22 +19,19 @@ _DECODE_SHARE = 0.5
 
 _SPARE = 1  # one replica may be drained, replaced, or lost with its node
 _LEAST_REPLICAS = 2
-_LEAST_PENDING = 0.5
-_ABOVE_LIGHTEST = 1.5
+# The fuse: so many times what waits at the capacity itself, and never as little as chance brings together.
+_FUSE = 3.0
+_LEAST_FUSE = 2.0
 
-# Component → kind, and where it has the two thresholds and the upper bound.
+# Component → kind, and where it has the ruler's threshold, the fuse's, and the most replicas.
 _PATCHED = {
     "autoscaling-keda": (
         "ScaledObject",
-        ("/spec/triggers/0/metadata/threshold", "/spec/triggers/1/metadata/threshold", "/spec/maxReplicaCount"),
+        ("triggers/0/metadata/threshold", "triggers/1/metadata/threshold", "maxReplicaCount"),
     ),
     "autoscaling-hpa": (
         "HorizontalPodAutoscaler",
-        (
-            "/spec/metrics/0/pods/target/averageValue",
-            "/spec/metrics/1/pods/target/averageValue",
-            "/spec/maxReplicas",
-        ),
+        ("metrics/0/pods/target/averageValue", "metrics/1/pods/target/averageValue", "maxReplicas"),
     ),
 }
 
@@ -73,21 +69,18 @@ class Recommendation:
     """What to set, for replicas like the one that was measured."""
 
     planned: float
-    """Images per second that a replica is planned for."""
+    """Images per second that a replica is planned for; the ruler's threshold."""
     pending: float | None
-    """Requests waiting per replica above which replicas are added; None without Triton's metrics."""
-    queue_to_compute: float | None
-    """Queue time over compute time, likewise."""
+    """Requests waiting per replica, the fuse's threshold; None without Triton's metrics."""
     replicas: int | None
     """Replicas for the traffic, the spare one included; None when no traffic was named."""
     maximum: int | None
     """Upper bound for the autoscaler: the replicas for twice the traffic."""
 
     def patches(self) -> dict[str, str]:
-        """A kustomize patch for each of the two autoscaling components; none without Triton's metrics."""
-        if self.pending is None:
-            return {}
-        values = (f'"{self.pending:g}"', self.queue_to_compute and f'"{self.queue_to_compute:g}"', self.maximum)
+        """A kustomize patch for each of the two autoscaling components, with what is known."""
+        pending = None if self.pending is None else f'"{self.pending:g}"'
+        values = (f'"{_rounded(self.planned, 3):g}"', pending, self.maximum)
         return {component: _patch(kind, paths, values) for component, (kind, paths) in _PATCHED.items()}
 
 
@@ -102,20 +95,23 @@ def recommend(found: Found, headroom: float, traffic: float | None) -> Recommend
     if found.capacity is None:
         return None
     planned = found.capacity * (1 - headroom)
-    good = sorted((step for step in found.steps if step.offered <= found.capacity), key=lambda step: step.offered)
-    pending = _threshold(planned, [(step.offered, step.pending) for step in good])
+    waiting = [step.pending for step in found.at_capacity if step.pending is not None]
     return Recommendation(
         planned=planned,
-        pending=None if pending is None else max(pending, _LEAST_PENDING),
-        queue_to_compute=_threshold(planned, [(step.offered, step.queue_to_compute) for step in good]),
+        pending=fuse_threshold(fmean(waiting)) if waiting else None,
         replicas=None if traffic is None else _replicas(traffic, planned),
         maximum=None if traffic is None else _replicas(2 * traffic, planned),
     )
 
 
+def fuse_threshold(pending: float) -> float:
+    """Requests waiting per replica that tell of too many, where so many wait on average at the capacity."""
+    return _rounded(max(_FUSE * pending, _LEAST_FUSE), 2)
+
+
 def _patch(kind: str, paths: tuple[str, ...], values: tuple[object, ...]) -> str:
     operations = [
-        f"      - {{op: replace, path: {path}, value: {value}}}"
+        f"      - {{op: replace, path: /spec/{path}, value: {value}}}"
         for path, value in zip(paths, values, strict=True)
         if value is not None
     ]
@@ -126,17 +122,6 @@ def _replicas(traffic: float, planned: float) -> int:
     return max(math.ceil(traffic / planned) + _SPARE, _LEAST_REPLICAS)
 
 
-def _threshold(rate: float, points: list[tuple[float, float | None]]) -> float | None:
-    """The value at the planned load, on the line between the means of the loads next to it.
-
-    But well above that of the lightest load, where the batcher's delay alone makes requests wait: a threshold that an
-    idle replica exceeds pins the autoscaler to its maximum.
-    """
-    by_rate: dict[float, list[float]] = {}
-    for offered, value in points:
-        if value is not None:
-            by_rate.setdefault(offered, []).append(value)
-    if not by_rate:
-        return None
-    means = [float(np.mean(values)) for values in by_rate.values()]
-    return float(f"{max(np.interp(rate, list(by_rate), means), _ABOVE_LIGHTEST * means[0]):.2g}")
+def _rounded(value: float, digits: int) -> float:
+    """To so many significant digits."""
+    return float(f"{value:.{digits}g}")

@@ -52,11 +52,6 @@ class Report:
         requests = sum(step.sent for step in runs)
         return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
 
-    @property
-    def patches(self) -> dict[str, str]:
-        """A kustomize patch for each component, where Triton's metrics gave the figures."""
-        return self.recommendation.patches() if self.recommendation else {}
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "headline": self.headline,
@@ -64,7 +59,7 @@ class Report:
             "capacity": self.found.capacity,
             "bottleneck": self.bottleneck,
             "recommendation": None if self.recommendation is None else asdict(self.recommendation),
-            "patches": self.patches,
+            "patches": {} if self.recommendation is None else self.recommendation.patches(),
             "circumstances": self.circumstances,
             "steps": [step.to_dict() for step in self.found.steps],
         }

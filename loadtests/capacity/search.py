@@ -55,6 +55,11 @@ def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
         return steps[-1].met
 
     good, bad = _climb(held, most)
+    # Where the lightest broke it, the target is hardly within reach, or out of it.
+    while not good and bad / 2 >= most * _LEAST_SHARE:
+        bad /= 2
+        if held(bad):
+            good, bad = bad, bad * 2
     if good and bad and held(between := (good + bad) / 2):
         good = between
     while good:
@@ -75,16 +80,6 @@ def _climb(held: Callable[[float], bool], most: float) -> tuple[float, float]:
     shares = [*LADDER, *(LADDER[-1] * _GROWTH**power for power in range(1, _MOST_STEPS // 2))]
     for load in (most * share for share in shares):
         if not held(load):
-            return (good, load) if good else _descend(held, load)
+            return good, load
         good = load
     return good, 0.0
-
-
-def _descend(held: Callable[[float], bool], bad: float) -> tuple[float, float]:
-    """Halves the load until it holds; (0, load) when the target is out of reach for hardly any."""
-    least = bad * _LEAST_SHARE / LADDER[0]
-    while bad / 2 >= least:
-        if held(bad / 2):
-            return bad / 2, bad
-        bad /= 2
-    return 0.0, bad

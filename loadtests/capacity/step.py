@@ -72,12 +72,7 @@ class Step:
     pending: float | None
     """Mean of the requests waiting in the server's queues."""
     busy: float | None
-    """Share of the time in which the classifier was computing, with instances that take turns."""
-
-    @property
-    def queue_to_compute(self) -> float | None:
-        """What the autoscaler's second trigger looks at."""
-        return self.queue_ms / self.compute_ms if self.queue_ms is not None and self.compute_ms else None
+    """Share of the time in which the classifier was computing; instances that compute at once add up."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity."""

@@ -62,7 +62,7 @@ class Scrape:
 
     models: Mapping[str, ModelCounters]
     pending: float
-    """Requests waiting for the classifier or the decoder, as the autoscaler's first trigger counts them."""
+    """Requests waiting for the classifier or the decoder, as the autoscaler's fuse counts them."""
     gpu: float | None
     """Mean utilisation of the GPUs, 0 to 1; None when the server reports none."""
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from loadtests.capacity.__main__ import parsed
 from loadtests.capacity.conclusions import find_bottleneck, recommend
 from loadtests.capacity.report import Report, render, write
 from loadtests.capacity.search import Found, search
@@ -111,7 +112,7 @@ ADVICE = {
     "gpu": "one GPU each",
     "decoder": "Decode at the callers",
     "cpu": "<code>deepfake export --precision bf16</code>",
-    "model": "its instances take turns",
+    "model": "it computed 98% of the time",
     "unknown": "Not visible from here",
 }
 
@@ -154,17 +155,31 @@ def test_replicas_and_thresholds_follow_from_the_planned_load() -> None:
     found = recommend(searched(), headroom=0.25, traffic=100.0)
     assert found is not None
     assert found.planned == 30.0
-    assert found.pending == 3.0  # between 1 at 20 and the mean of 4 and 6 at 40
-    assert found.queue_to_compute == 0.55
+    assert found.pending == 15.0  # three times the mean of 4 and 6 at 40
     assert found.replicas == 5  # 100 / 30, rounded up, and one to lose
     assert found.maximum == 8
 
 
-def test_a_threshold_is_not_one_that_an_idle_replica_exceeds() -> None:
-    steps = (step(offered=10.0, queue_ms=36.0), step(offered=20.0, queue_ms=20.0))
-    found = recommend(Found(steps, 20.0), headroom=0.0, traffic=None)
+def test_the_fuse_stays_where_chance_alone_does_not_reach_it() -> None:
+    found = recommend(Found((step(offered=20.0, pending=0.1),), 20.0), headroom=0.0, traffic=None)
     assert found is not None
-    assert found.queue_to_compute == pytest.approx(1.35, abs=0.05)
+    assert found.pending == 2.0
+
+
+def test_without_tritons_metrics_the_ruler_alone_is_patched() -> None:
+    found = recommend(Found((step(offered=20.0, pending=None),), 20.0), headroom=0.3, traffic=None)
+    assert found is not None
+    assert found.pending is None
+    for patch in found.patches().values():
+        (operation,) = yaml.safe_load(yaml.safe_load(patch)["patches"][0]["patch"])
+        assert operation["value"] == "14"
+
+
+@pytest.mark.parametrize(("capacity", "threshold"), [(6.4, "4.48"), (8123.0, "5690")])
+def test_seven_tenths_of_the_capacity_are_planned_unless_told_otherwise(capacity: float, threshold: str) -> None:
+    found = recommend(Found((step(offered=capacity),), capacity), parsed([]).headroom, traffic=None)
+    assert found is not None
+    assert all(f'value: "{threshold}"' in patch for patch in found.patches().values())
 
 
 def test_nothing_is_recommended_where_nothing_held() -> None:
@@ -193,12 +208,12 @@ def test_the_patch_replaces_what_the_component_sets(component: str, file: str) -
         assert operation["op"] == "replace"
         assert type(owner[last]) is type(operation["value"])
         replaced[operation["path"]] = operation["value"]
-    assert list(replaced.values()) == ["3", "0.55", 8]
+    assert list(replaced.values()) == ["30", "15", 8]
     if component == "autoscaling-keda":
-        assert [trigger["name"] for trigger in target["spec"]["triggers"]] == ["pending-requests", "queue-to-compute"]
+        assert [trigger["name"] for trigger in target["spec"]["triggers"]] == ["images-per-second", "pending-requests"]
     else:
         names = [metric["pods"]["metric"]["name"] for metric in target["spec"]["metrics"]]
-        assert names == ["triton_pending_requests", "triton_queue_to_compute"]
+        assert names == ["triton_images_per_second", "triton_pending_requests"]
 
 
 def report(found: Found, **changes: Any) -> Report:
@@ -226,6 +241,16 @@ def report(found: Found, **changes: Any) -> Report:
         **changes,
     }
     return Report(around, found, find_bottleneck(found, 100.0, 2), recommend(found, 0.25, 100.0))
+
+
+def test_the_committed_report_recommends_what_this_code_makes_of_its_steps() -> None:
+    document = json.loads((ROOT / "loadtests" / "results" / "capacity" / "report.json").read_text())
+    steps = tuple(Step(**recorded) for recorded in document["steps"])
+    around = document["circumstances"]
+    found = recommend(Found(steps, document["capacity"]), around["headroom"], around["traffic"])
+    assert found is not None
+    assert dataclasses.asdict(found) == document["recommendation"]
+    assert found.patches() == document["patches"]
 
 
 def test_the_report_says_how_sure_it_is() -> None:

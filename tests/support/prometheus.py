@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one Triton as a PodMonitor would have it scraped."""
+"""A real Prometheus that scrapes Tritons as a PodMonitor would have them scraped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +39,15 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(metrics_url: str, labels: dict[str, str], job: str, folder: Path) -> Iterator[Prometheus]:
-    """Scrape `metrics_url` with the labels that its pod would have, until the end of the block."""
+def scraping(pods: Sequence[tuple[str, dict[str, str]]], folder: Path) -> Iterator[Prometheus]:
+    """Scrape each metrics' URL of `pods` with the labels that the pod would have, until the end of the block."""
     program, configuration, log = require_program("prometheus"), folder / "prometheus.yml", folder / "log"
     folder.mkdir()
-    target = {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
+    targets = [{"targets": [urllib.parse.urlsplit(url).netloc], "labels": labels} for url, labels in pods]
     interval = f"{SCRAPE_SECONDS}s"
     settings = {
         "global": {"scrape_interval": interval, "scrape_timeout": interval},
-        "scrape_configs": [{"job_name": job, "static_configs": [target]}],
+        "scrape_configs": [{"job_name": "deepfake-vs-real", "static_configs": targets}],
     }
     configuration.write_text(yaml.safe_dump(settings))
     with reserved_ports("127.0.0.1", {"web": 0}) as ports, log.open("w") as output:
