@@ -101,8 +101,8 @@ def test_the_container_alone_is_as_closed_as_the_pod() -> None:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     (command,) = re.findall(r"^CMD (\[.*?\])", stages()["runtime"].replace("\\\n", ""), re.MULTILINE)
     assert set(json.loads(command)) <= set(container["args"])
-    assert {flag for flag in json.loads(command) if "restricted" in flag or "--rate-limit" in flag} == {
-        flag for flag in container["args"] if "restricted" in flag or "--rate-limit" in flag
+    assert {flag for flag in json.loads(command) if "restricted" in flag} == {
+        flag for flag in container["args"] if "restricted" in flag
     }
 
 

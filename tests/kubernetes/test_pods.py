@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import yaml
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from tests.support.model_configurations import MODELS, configuration, instances
 from tests.support.project import ROOT
 from tests.support.rendering import KUBERNETES, Rendering, argument, arguments, container_ports, each
 from tests.support.schemas import KUBERNETES_VERSIONS, error
@@ -26,7 +29,18 @@ RESOLUTION_PAUSE_SECONDS = 5
 # Unloading the models and ending the Python processes: 4 s were seen on a loaded machine.
 UNLOADING_SECONDS = 15
 
-GIBIBYTES = {"Gi": 1.0, "Mi": 1 / 1024}
+MIB = 2**20
+UNITS = {"Mi": MIB, "Gi": 2**30}
+# Triton's /dev/shm for each Python process, before a request comes (--backend-config=python,shm-default-byte-size).
+REGION_BYTES = MIB
+# Of what a batch has, Triton and the Python process keep two copies each: counted on 2.51, beside the one in /dev/shm.
+COPIES = 4
+# deepfake_client.preprocessing.ImageLimits: what decoding takes for a pixel, at most.
+DECODING_BYTES_PER_PIXEL = 14
+# What Triton takes without a request: 0.75 GiB were seen without a GPU; with one it is an assumption.
+OWN_BYTES = {"cpu": 2**30, "gpu": 6 * 2**30}
+
+ARGUMENTS = set((ROOT / "tests" / "support" / "tritonserver-2.72-arguments.txt").read_text().split())
 
 
 @each
@@ -51,6 +65,23 @@ def test_no_flag_is_given_twice(rendering: Rendering) -> None:
             assert len(apis) == len(set(apis))
         else:
             assert len(values) == 1, flag
+
+
+@each
+def test_the_containers_triton_knows_every_argument(rendering: Rendering) -> None:
+    assert arguments(rendering.triton["args"]).keys() <= ARGUMENTS
+
+
+def test_the_containers_triton_knows_every_argument_of_docker_run() -> None:
+    (command,) = re.findall(
+        r"^CMD (\[.*?\])", (ROOT / "deploy" / "docker" / "Dockerfile").read_text().replace("\\\n", ""), re.MULTILINE
+    )
+    assert arguments(json.loads(command)).keys() <= ARGUMENTS
+
+
+@each
+def test_instances_take_turns_on_a_cpu_alone(rendering: Rendering) -> None:
+    assert ("--rate-limit" in arguments(rendering.triton["args"])) == (rendering.overlay == "cpu")
 
 
 def restricted(values: list[str]) -> list[str]:
@@ -137,24 +168,81 @@ def test_one_gpu_per_pod_or_none(rendering: Rendering) -> None:
 
 
 @each
-def test_what_is_written_at_run_time_fits_the_memory(rendering: Rendering) -> None:
-    container = rendering.triton
-    volumes = {volume["name"]: volume for volume in rendering.triton_pod["volumes"]}
-    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    shm = volumes[mounts["/dev/shm"]["name"]]["emptyDir"]
+def test_a_pod_with_a_gpu_is_guaranteed(rendering: Rendering) -> None:
+    """Its CPUs and memory are its own, and it is the last that its node evicts."""
+    if rendering.overlay == "cpu":
+        return
+    for container in rendering.triton_pod["containers"] + rendering.triton_pod.get("initContainers", []):
+        resources = container["resources"]
+        for resource in ("cpu", "memory"):
+            assert resources["requests"][resource] == resources["limits"][resource], container["name"]
+
+
+@each
+def test_shared_memory_holds_a_batch_of_the_largest_files_in_every_decoder(rendering: Rendering) -> None:
+    shm = shared_memory(rendering)
     assert shm["medium"] == "Memory"
-    cache = sum(int(value.rpartition("=")[2]) for value in arguments(container["args"]).get("--cache-config", []))
-    # Both count as memory of the container, beside what Triton and its processes take themselves.
-    own = 1 if rendering.overlay == "cpu" else 6
-    assert own + gibibytes(shm["sizeLimit"]) + cache / 1024**3 < gibibytes(container["resources"]["limits"]["memory"])
+    assert shared_memory_bytes(cpu=rendering.overlay == "cpu") <= size(shm["sizeLimit"])
+
+
+def test_docker_run_is_given_as_much_shared_memory() -> None:
+    (gigabytes,) = re.findall(r"docker run .*--shm-size (\d+)g", (ROOT / "deploy" / "README.md").read_text())
+    assert shared_memory_bytes(cpu=False) <= int(gigabytes) * UNITS["Gi"]
+
+
+@each
+def test_the_memory_limit_holds_all_that_can_be_in_memory_at_once(rendering: Rendering) -> None:
+    cpu = rendering.overlay == "cpu"
+    limits = rendering.triton["resources"]["limits"]
+    decoder = configuration("image_decoder", cpu=cpu)
+    threads = instances(decoder) * max(1, int(limits["cpu"]) // instances(decoder))
+    needed = {
+        "Triton": OWN_BYTES["cpu" if cpu else "gpu"],
+        "/dev/shm": size(shared_memory(rendering)["sizeLimit"]),
+        "cache": sum(int(value.rpartition("=")[2]) for value in arguments(rendering.triton["args"])["--cache-config"])
+        if "response-cache" in rendering.components
+        else 0,
+        "files": COPIES * instances(decoder) * decoder.max_batch_size * parameter(decoder, "max_bytes"),
+        "decoding": threads * parameter(decoder, "max_pixels") * DECODING_BYTES_PER_PIXEL,
+    }
+    assert sum(needed.values()) <= size(limits["memory"]), needed
+
+
+def shared_memory_bytes(*, cpu: bool) -> int:
+    """What Triton and its Python processes exchange at most.
+
+    A region grows by what does not fit and may leave a gap of one file: nine lay in one after a batch of eight.
+    """
+    decoder = configuration("image_decoder", cpu=cpu)
+    pixels = 224 * 224 * 3
+    batch = (decoder.max_batch_size + 1) * parameter(decoder, "max_bytes") + decoder.max_batch_size * pixels
+    configs = [configuration(model, cpu=cpu) for model in MODELS]
+    processes = sum(instances(config) for config in configs if config.backend == "python")
+    return instances(decoder) * batch + processes * REGION_BYTES
+
+
+def shared_memory(rendering: Rendering) -> dict[str, Any]:
+    (mount,) = (mount for mount in rendering.triton["volumeMounts"] if mount["mountPath"] == "/dev/shm")
+    (volume,) = (volume for volume in rendering.triton_pod["volumes"] if volume["name"] == mount["name"])
+    found: dict[str, Any] = volume["emptyDir"]
+    return found
+
+
+def parameter(config: ModelConfig, name: str) -> int:
+    return int(config.parameters[name].string_value)
+
+
+def size(quantity: str) -> int:
+    return int(quantity[:-2]) * UNITS[quantity[-2:]]
+
+
+@each
+def test_what_is_not_written_at_run_time_is_read_only(rendering: Rendering) -> None:
+    mounts = {mount["mountPath"]: mount for mount in rendering.triton["volumeMounts"]}
     assert all(mount["readOnly"] for path, mount in mounts.items() if path not in ("/dev/shm", "/tmp"))
-    if "models" in volumes:
+    if "models" in {volume["name"] for volume in rendering.triton_pod["volumes"]}:
         (path,) = (path for path, mount in mounts.items() if mount["name"] == "models")
-        assert argument(container, "--model-repository") == path == "/models"
-
-
-def gibibytes(quantity: str) -> float:
-    return float(quantity[:-2]) * GIBIBYTES[quantity[-2:]]
+        assert argument(rendering.triton, "--model-repository") == path == "/models"
 
 
 @each

@@ -29,6 +29,7 @@ START_SECONDS = 90
 # else is passed as the manifests have it.
 DROPPED = {
     "--http-max-input-size": "2.51 does not know it yet",
+    "--grpc-infer-thread-count": "the same",
 }
 REPLACED = {
     "--model-repository": "the test's repository",

@@ -23,7 +23,7 @@ CLEAR_TEXT_APIS = ("metadata", "inference", "model-config", "statistics")
 LOOPBACK = "127.0.0.1"
 CPU_CONFIG_NAME = "cpu"
 
-# Of deepfake_vs_real one instance computes at a time; its config.pbtxt says why there is one more.
+# On a CPU one instance of deepfake_vs_real computes at a time (model_repository/README.md, «Turns»).
 RATE_LIMIT_ARGUMENTS = ("--rate-limit=execution_count", "--rate-limit-resource=turn:1")
 
 # For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tune.md has
@@ -100,7 +100,6 @@ def server_arguments(
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",
         f"--model-control-mode={'poll' if options.poll_seconds else 'none'}",
-        *RATE_LIMIT_ARGUMENTS,
         f"--exit-timeout-secs={options.drain_seconds}",
         # Triton binds to 0.0.0.0 unless each address is given.
         f"--http-address={options.host}",
@@ -146,6 +145,7 @@ def server_arguments(
     if not gpu:
         # Without the last two the server looks for a driver and calls its absence an error.
         arguments += [
+            *RATE_LIMIT_ARGUMENTS,
             f"--model-config-name={CPU_CONFIG_NAME}",
             "--pinned-memory-pool-byte-size=0",
             "--allow-gpu-metrics=false",

@@ -18,18 +18,20 @@ from deepfake_client.preprocessing import ImageLimits, Pixels, load_image, to_pi
 
 
 class TritonPythonModel:
-    """One instance: a process with a thread for each CPU that it may use."""
+    """One instance: a process with a thread for each CPU that is its share."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the limits from the configuration's parameters `max_bytes` and `max_pixels`."""
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
+        parameters = config["parameters"]
         self._limits = ImageLimits(
             max_bytes=int(parameters["max_bytes"]["string_value"]),
             max_pixels=int(parameters["max_pixels"]["string_value"]),
         )
-        self._threads = ThreadPoolExecutor(_usable_cpus(), thread_name_prefix="decode")
-        # Should this process die, Triton would stay «ready» and fail its requests (server #7230, #8604). The watcher
-        # waits for the end of its input and then tells the server to drain and end, so that it is replaced.
+        threads = threads_of_each(config["instance_group"], _usable_cpus())
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Should this process die, Triton would stay alive, 2.51 even «ready», and fail its requests (server #7230, #8604).
+        # The watcher waits for the end of its input and then tells the server to drain and end, so that it is replaced.
         watch = 'read -r farewell || kill -TERM "$0"'
         self._watcher = subprocess.Popen(["/bin/sh", "-c", watch, str(os.getppid())], stdin=subprocess.PIPE)
 
@@ -53,6 +55,11 @@ class TritonPythonModel:
             return f"[{type(error).__name__}] {error.reason}"
         except MemoryError:
             return "[ImageTooLargeError] the server has not enough memory for an image of this size"
+
+
+def threads_of_each(instance_group: Sequence[dict[str, Any]], cpus: int) -> int:
+    """Decoding threads of one instance, so that all together have as many as there are CPUs."""
+    return max(1, cpus // sum(group["count"] for group in instance_group))
 
 
 def _usable_cpus() -> int:
