@@ -70,7 +70,9 @@ SITUATIONS = {
         {"TritonErrorBudgetBurnsFast", "TritonModelFails"},
         {rf'failure.*{CLASSIFIER}.*"BACKEND"|failure.*"BACKEND".*{CLASSIFIER}': STARTS},
     ),
-    "a dead worker, which 2.72 calls unready": Situation({"TritonReplicaNotReady"}, {"pod_status_ready": "1x60 0+0x30"}),
+    "a dead worker, which 2.72 calls unready": Situation(
+        {"TritonReplicaNotReady"}, {"pod_status_ready": "1x60 0+0x30"}
+    ),
 }
 
 
