@@ -169,3 +169,9 @@ def test_the_limit_of_a_queue_is_that_of_the_model_repository() -> None:
     for model, (name, limit) in itertools.product(("deepfake_vs_real", "image_decoder"), limits.items()):
         text = (ROOT / "model_repository" / model / name).read_text()
         assert [f"vector({size})" for size in re.findall(r"max_queue_size: (\d+)", text)] == [limit], (model, name)
+
+
+def test_the_servers_are_told_to_keep_the_histogram_that_the_rules_read() -> None:
+    deployment = yaml.safe_load((ROOT / "deploy/kubernetes/base/triton-deployment.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "--metrics-config=histogram_latencies=true" in container["args"]
