@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from loadtests.capacity.resources import cores, processor_name, weights
 from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import LocalPrometheus, Target
+from loadtests.observability.prometheus import Prometheus, Target, local_prometheus
 from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
 
 #: Name → callers who send one image after the other, beside the light load.
@@ -44,7 +44,7 @@ _HEAD = """\
 
 By `make dashboard`; Triton, Prometheus and the load on the same machine: {machine}.
 Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not;
-400 more. `panels.png` has the same over time. – stands for no value.
+400 more. `panels.png` has the same over time. – stands for no value: Triton 2.51 has no histogram of latencies.
 
 | load | alerts that fire at its end |
 |---|---|
@@ -87,7 +87,7 @@ def fill_in(expression: str, faster: int) -> str:
     return expression.replace("$namespace", NAMESPACE).replace("$__rate_interval", f"{max(60 // faster, 2)}s")
 
 
-def table(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases) -> str:
+def table(prometheus: Prometheus, panels: Sequence[Panel], phases: Phases) -> str:
     """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase."""
     lines, row = [], ""
     for panel in panels:
@@ -117,7 +117,7 @@ def _formatted(value: float, unit: str) -> str:
     return f"{round(value * factor, 2):g}{suffix}"
 
 
-def draw(prometheus: LocalPrometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
+def draw(prometheus: Prometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
     """Write a PNG of every panel whose series are Triton's own."""
     shown = [panel for panel in panels if not panel.made_up]
     (begin, _), *_, (_, end) = phases.values()
@@ -156,7 +156,7 @@ def main() -> None:
             exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
             targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
             prometheus = stack.enter_context(
-                LocalPrometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=FASTER)
+                local_prometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=FASTER)
             )
             phases = _load(server.grpc_url)
             draw(prometheus, panels, phases, options.output / "panels.png")
@@ -181,7 +181,7 @@ def _load(url: str) -> Phases:
     return phases
 
 
-def _fired(prometheus: LocalPrometheus, moment: float) -> str:
+def _fired(prometheus: Prometheus, moment: float) -> str:
     alerts = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}', moment)}
     return ", ".join(sorted(alerts)) or "none"
 

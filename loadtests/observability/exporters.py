@@ -21,7 +21,7 @@ DCGM_FI_DEV_XID_ERRORS{{{_GPU}}} 0
 kube_horizontalpodautoscaler_status_desired_replicas{{{_HPA}}} 1
 kube_horizontalpodautoscaler_spec_min_replicas{{{_HPA}}} 1
 kube_horizontalpodautoscaler_spec_max_replicas{{{_HPA}}} 8
-keda_scaler_metrics_value{{namespace="deepfake",scaledObject="triton",metric="s0-prometheus"}} 3
+keda_scaler_metrics_value{{namespace="keda",exported_namespace="deepfake",scaledObject="triton",metric="s0-prometheus"}} 3
 """
 
 

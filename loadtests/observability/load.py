@@ -29,14 +29,9 @@ class Callers:
     def __init__(
         self, url: str, callers: int = 1, pause_seconds: float = _PAUSE_SECONDS, *, mixed: bool = False
     ) -> None:
-        self._url, self._mixed = url, mixed
-        self._wanted, self._pause_seconds = callers, pause_seconds
+        self._url, self._callers, self._pause_seconds, self._mixed = url, callers, pause_seconds, mixed
         self._end = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="callers")
-
-    def flood(self, callers: int) -> None:
-        """From now on so many, none of which pauses after an answer."""
-        self._wanted, self._pause_seconds = callers, 0.0
 
     def __enter__(self) -> Callers:
         self._thread.start()
@@ -51,10 +46,8 @@ class Callers:
             AsyncDeepfakeClient, self._url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048
         )
         async with connect() as by_pixels, connect(decode="server") as by_image:
-            tasks: list[asyncio.Task[None]] = []
-            while not self._end.is_set():
-                tasks += [asyncio.create_task(self._call(by_pixels, by_image)) for _ in range(len(tasks), self._wanted)]
-                await asyncio.sleep(0.1)
+            tasks = [asyncio.create_task(self._call(by_pixels, by_image)) for _ in range(self._callers)]
+            await asyncio.to_thread(self._end.wait)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -22,14 +22,14 @@ from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import LocalPrometheus, Target, require_prometheus
+from loadtests.observability.prometheus import Prometheus, Target, local_prometheus, require_prometheus
 from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError, read_groups
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a newcomer may want to ask, beside the pages that Prometheus itself offers.
 QUERIES = {
     "Requests per second": "sum by (model) (rate(nv_inference_request_success[1m]))",
-    "Mean time in the server": "namespace_model:nv_inference_request_duration_seconds:mean2m",
+    "Mean time in the server": "sum by (model) (rate(nv_inference_request_duration_us[1m])) / 1e6"
+    " / sum by (model) (rate(nv_inference_request_success[1m]))",
     "Requests that wait": "namespace_pod_model:nv_inference_pending_request_count:sum",
 }
 
@@ -58,7 +58,7 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
             try:
                 prometheus = _start(server, running, repository, rules)
                 status = 0  # from here on a signal is what should end it
-                _print_addresses(server, prometheus)
+                _print_addresses(server, prometheus.url)
                 with Callers(server.grpc_url, mixed=True):
                     say(f"Sending images for {load_seconds} s; Ctrl-C stops it all")
                     _wait(server, load_seconds)
@@ -71,33 +71,34 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         fail(str(error))
 
 
-def _start(server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, rules: Path) -> LocalPrometheus:
+def _start(server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, rules: Path) -> Prometheus:
     with StepProgress() as progress:
         say(prepare_weights(repository, progress)[1])
     with waiting("Starting Triton and loading the model"):
         server.start()
     objectives = {} if cuda_device_count() else CPU_OBJECTIVES
-    prometheus = LocalPrometheus([Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s")
+    prometheus = local_prometheus([Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s")
     with waiting("Starting Prometheus"):
         return running.enter_context(prometheus)
 
 
 def _handle_signals(handler: Any) -> None:
-    for number in _SIGNALS:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handler)
 
 
-def _print_addresses(server: EmbeddedTriton, prometheus: LocalPrometheus) -> None:
+def _print_addresses(server: EmbeddedTriton, prometheus: str) -> None:
+    graphs = {
+        name: f"{prometheus}/graph?{urlencode({'g0.expr': query, 'g0.tab': 0})}" for name, query in QUERIES.items()
+    }
+    command = os.path.relpath(Path(sys.executable).with_name("deepfake"))
     addresses = {
         "Triton's metrics": server.metrics_url,
-        "Prometheus": prometheus.url,
-        "Alerts": f"{prometheus.url}/alerts",
-        "Rules": f"{prometheus.url}/rules",
-        **{
-            name: f"{prometheus.url}/graph?{urlencode({'g0.expr': query, 'g0.tab': 0})}"
-            for name, query in QUERIES.items()
-        },
-        "Your own images": f"{os.path.relpath(Path(sys.executable).with_name('deepfake'))} classify PATH… --url {server.grpc_url}",
+        "Prometheus": prometheus,
+        "Alerts": f"{prometheus}/alerts",
+        "Rules": f"{prometheus}/rules",
+        **graphs,
+        "Your own images": f"{command} classify PATH… --url {server.grpc_url}",
     }
     for name, address in addresses.items():
         click.echo(f"{name:<25}{address}")

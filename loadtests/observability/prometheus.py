@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 from deepfake_deploy.embedded.ports import reserved_ports
 
 from loadtests.observability.rules import PrometheusError, read_groups, shortened
 
-_LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 60.0
 
@@ -36,30 +34,28 @@ class Target:
     pod: str = "triton-local"
     job: str = "deepfake-vs-real"
 
+    def configuration(self) -> dict[str, Any]:
+        labels = {"namespace": "deepfake", "pod": self.pod, "job": self.job}
+        return {"targets": [urllib.parse.urlsplit(self.metrics_url).netloc], "labels": labels}
+
 
 def require_prometheus() -> str:
-    """Path of the program.
-
-    Raises:
-        PrometheusError: it is not installed.
-    """
+    """Path of the program; raises PrometheusError when it is not installed."""
     program = shutil.which("prometheus")
     if program is None:
         raise PrometheusError("prometheus is not installed; on Debian and Ubuntu: apt-get install prometheus")
     return program
 
 
-class PrometheusApi:
+class Prometheus:
     """The HTTP API of a Prometheus at `url`. Every method raises PrometheusError when it does not answer."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def query(self, expression: str, moment: float | None = None) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series at `moment` (seconds since 1970) or now; a scalar has no labels."""
+        """Labels and value of each series at `moment` (seconds since 1970) or now."""
         data = self._get("query", query=expression, time=moment or time.time())
-        if data["resultType"] == "scalar":
-            return [({}, float(data["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def query_range(
@@ -95,89 +91,73 @@ class PrometheusApi:
             raise PrometheusError(f"prometheus at {self.url} does not answer ({error})") from None
 
 
-class LocalPrometheus(PrometheusApi):
-    """A Prometheus that scrapes `targets` and evaluates the rules of `rules_folder`; as a context manager.
+@contextmanager
+def local_prometheus(
+    targets: Sequence[Target],
+    rules_folder: Path,
+    *,
+    objectives: Mapping[str, float] | None = None,
+    scrape_interval: str = "15s",
+    faster: int = 1,
+) -> Iterator[Prometheus]:
+    """A Prometheus that has tried every target once, with the rules of `rules_folder`; it and its data end with the block.
 
-    `objectives` and `faster` as in rules.read_groups; `faster` also divides the scrape interval and the reach of an instant
-    query, so that at 60 a minute is a second long.
+    Args:
+        targets: what it scrapes; it takes up new ones every five seconds.
+        objectives, faster: as in rules.read_groups. `faster` also divides the scrape interval and the reach of an instant
+            query, so that at 60 a minute is a second long.
+
+    Raises:
+        PrometheusError: it is not installed, refuses its configuration, or does not answer in time.
     """
-
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        rules_folder: Path,
-        *,
-        objectives: Mapping[str, float] | None = None,
-        scrape_interval: str = "15s",
-        faster: int = 1,
-    ) -> None:
-        super().__init__("")
-        self._targets = targets
-        self._groups = read_groups(rules_folder, objectives, faster)
-        self._scrape_interval = shortened(scrape_interval, faster)
-        self._lookback = shortened("5m", faster)
-        self._resources = contextlib.ExitStack()
-
-    def __enter__(self) -> LocalPrometheus:
-        """Start it, and return once it has tried every target (it takes up new ones every five seconds).
-
-        Raises:
-            PrometheusError: it is not installed, refuses its configuration, or does not answer in time.
-        """
-        program = require_prometheus()
-        with reserved_ports(_LOOPBACK, {"prometheus": 0}) as ports, contextlib.ExitStack() as resources:
-            address = f"{_LOOPBACK}:{ports['prometheus']}"
-            self.url = f"http://{address}"
-            folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-prometheus-")))
-            arguments = [
-                f"--config.file={self._write_configuration(folder)}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={address}",
-                f"--query.lookback-delta={self._lookback}",
-                "--log.level=warn",
-            ]
-            log = folder / "prometheus.log"
+    program = require_prometheus()
+    interval = shortened(scrape_interval, faster)
+    configuration = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "rule_files": ["rules.yml"],
+        # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
+        "scrape_configs": [
+            {"job_name": "all", "honor_labels": True, "static_configs": [target.configuration() for target in targets]}
+        ],
+    }
+    with (
+        reserved_ports("127.0.0.1", {"prometheus": 0}) as ports,
+        TemporaryDirectory(prefix="deepfake-prometheus-") as name,
+    ):
+        folder, address = Path(name), f"127.0.0.1:{ports['prometheus']}"
+        # JSON is YAML.
+        (folder / "rules.yml").write_text(json.dumps({"groups": read_groups(rules_folder, objectives, faster)}))
+        (folder / "prometheus.yml").write_text(json.dumps(configuration))
+        arguments = [
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={address}",
+            f"--query.lookback-delta={shortened('5m', faster)}",
+            "--log.level=warn",
+        ]
+        with (folder / "prometheus.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - the system's program with our own arguments
                 ending_with_this_process([program, *arguments]),
                 stdin=subprocess.DEVNULL,
-                stdout=resources.enter_context(log.open("wb")),
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
-            resources.callback(process.wait)
-            resources.callback(process.kill)  # its data goes with it
-            self._wait_until_scraped(process, log)
-            self._resources = resources.pop_all()
-        return self
+        try:
+            prometheus = Prometheus(f"http://{address}")
+            _wait_until_scraped(prometheus, len(targets), process, folder / "prometheus.log")
+            yield prometheus
+        finally:
+            process.kill()
+            process.wait()
 
-    def __exit__(self, *_: object) -> None:
-        self._resources.close()
 
-    def _write_configuration(self, folder: Path) -> Path:
-        rules, path = folder / "rules.yml", folder / "prometheus.yml"
-        rules.write_text(yaml.safe_dump({"groups": self._groups}))
-        targets = [
-            {
-                "targets": [urllib.parse.urlsplit(target.metrics_url).netloc],
-                "labels": {"namespace": "deepfake", "pod": target.pod, "job": target.job},
-            }
-            for target in self._targets
-        ]
-        configuration = {
-            "global": {"scrape_interval": self._scrape_interval, "scrape_timeout": self._scrape_interval},
-            "rule_files": [str(rules)],
-            # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
-            "scrape_configs": [{"job_name": "all", "honor_labels": True, "static_configs": targets}],
-        }
-        path.write_text(yaml.safe_dump(configuration))
-        return path
-
-    def _wait_until_scraped(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        deadline = time.monotonic() + _READY_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(PrometheusError):  # not listening, or not ready yet
-                if len(self.query("up")) == len(self._targets):
-                    return
-            time.sleep(0.1)
-        last = (log.read_text(errors="replace").strip().splitlines() or ["no answer"])[-1]
-        raise PrometheusError(f"prometheus did not start: {last}")
+def _wait_until_scraped(prometheus: Prometheus, targets: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(PrometheusError):  # not listening, or not ready yet
+            if len(prometheus.query("up")) == targets:
+                return
+        time.sleep(0.1)
+    last = (log.read_text(errors="replace").strip().splitlines() or ["no answer"])[-1]
+    raise PrometheusError(f"prometheus did not start: {last}")

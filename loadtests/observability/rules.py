@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-#: In place of objectives-prometheusrule.yaml on a machine without a GPU, as components/monitoring-cpu has them.
-CPU_OBJECTIVES = {"deepfake:queue_limit:requests": 256.0, "deepfake:latency_objective:seconds": 5.0}
+#: Of a machine without a GPU, as components/monitoring-cpu has it. The latency objective has no effect on Triton 2.51.
+CPU_OBJECTIVES = {"deepfake:queue_limit:requests": 256.0}
 
 _WINDOW = re.compile(r"\[(\w+)\]")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

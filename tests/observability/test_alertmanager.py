@@ -21,7 +21,12 @@ from tests.support.rules_files import OBSERVABILITY, alerts
 
 CONFIGURATION = OBSERVABILITY / "alertmanager.yaml"
 PATIENCE_SECONDS = 30
-#: Fault → who is told what. Prometheus' side of it is loadtests/observability/faults.py.
+#: Besides loadtests/observability/faults.py, which has no histogram of latencies.
+ALERTS = {name: fault.fires for name, fault in FAULTS.items()} | {
+    "overload-with-histogram": ("TritonQueueFull", "TritonLatencyBudgetBurnsFast"),
+    "hanging-until-full": ("TritonModelHangs", "TritonQueueFull"),
+}
+#: Fault → who is told what.
 TOLD = {
     "overload": {"pager": ["TritonQueueFull"]},
     "killed-worker": {"pager": ["TritonErrorBudgetBurnsFast"], "tickets": ["TritonModelFails"]},
@@ -29,7 +34,9 @@ TOLD = {
     "broken-model": {"tickets": ["TritonReplicaNotScraped"]},
     "broken-version": {"pager": ["TritonNoReadyReplica"]},
     "broken-version-on-one": {"tickets": ["TritonReplicaNotReady"]},
-    "slow-inference": {"pager": ["TritonLatencyBudgetBurnsFast"]},
+    "hanging-decoder": {"pager": ["TritonModelHangs"]},
+    "overload-with-histogram": {"pager": ["TritonQueueFull"]},
+    "hanging-until-full": {"pager": ["TritonModelHangs"]},
 }
 
 
@@ -91,7 +98,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmana
 
 
 def test_every_fault_is_spoken_of() -> None:
-    assert set(TOLD) == set(FAULTS)
+    assert set(TOLD) == set(ALERTS)
 
 
 @pytest.mark.slow
@@ -103,14 +110,29 @@ def test_a_fault_is_one_page_at_the_most_and_what_follows_from_it_is_held_back(
     severities = {name: rule["labels"]["severity"] for name, rule in alerts().items()}
     alertmanager.post(
         *(
-            {"alertname": name, "severity": severities[name], "namespace": namespace, "pod": f"triton-{number}"}
-            for number, name in enumerate(FAULTS[fault].fires)
+            {"alertname": name, "severity": severities[name], "namespace": namespace, "pod": "triton-a", "model": "m"}
+            for name in ALERTS[fault]
         )
     )
     deadline = time.monotonic() + PATIENCE_SECONDS
     while alertmanager.told(namespace) != TOLD[fault] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert alertmanager.told(namespace) == TOLD[fault]
+
+
+@pytest.mark.slow
+def test_a_model_that_hangs_holds_back_nothing_of_another_replica(alertmanager: Alertmanager) -> None:
+    critical = {"severity": "critical", "namespace": "two-replicas", "model": "m"}
+    alertmanager.post(
+        {"alertname": "TritonModelHangs", "pod": "triton-a", **critical},
+        {"alertname": "TritonQueueFull", "pod": "triton-a", **critical},
+        {"alertname": "TritonQueueFull", "pod": "triton-b", **critical},
+    )
+    told = {"pager": ["TritonModelHangs", "TritonQueueFull"]}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while alertmanager.told("two-replicas") != told and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alertmanager.told("two-replicas") == told
 
 
 @pytest.mark.slow

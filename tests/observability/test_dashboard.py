@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from loadtests.observability.dashboard import NAMESPACE, draw, fill_in, read_panels, table
 from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import LocalPrometheus, Target
+from loadtests.observability.prometheus import Prometheus, Target, local_prometheus
 from loadtests.observability.rules import CPU_OBJECTIVES
 from tests.support.programs import require_program
-from tests.support.rules_files import OBSERVABILITY, rules
+from tests.support.rules_files import OBSERVABILITY, SCRAPE_2_72, rules
 
 DASHBOARD: dict[str, Any] = json.loads((OBSERVABILITY / "dashboard.json").read_text())
 FASTER = 60
@@ -31,17 +31,36 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
 @pytest.fixture(scope="module")
-def prometheus(observed: EmbeddedTriton) -> Iterator[LocalPrometheus]:
-    """Scrapes Triton under load, and what stands for a cluster's exporters."""
+def prometheus(observed: EmbeddedTriton) -> Iterator[Prometheus]:
+    """Scrapes Triton under load, what stands for a cluster's exporters, and a 2.72, which has a histogram of latencies."""
     require_program("prometheus")
-    with exporting(lambda: MADE_UP_SERIES) as cluster, Callers(observed.grpc_url, pause_seconds=0, mixed=True):
-        targets = [Target(observed.metrics_url), Target(cluster, "exporters", job="exporters")]
-        with LocalPrometheus(targets, OBSERVABILITY, objectives=CPU_OBJECTIVES, faster=FASTER) as prometheus:
+    with (
+        exporting(lambda: MADE_UP_SERIES) as cluster,
+        exporting(later_release()) as later,
+        Callers(observed.grpc_url, pause_seconds=0, mixed=True),
+    ):
+        targets = [
+            Target(observed.metrics_url),
+            Target(cluster, "exporters", job="exporters"),
+            Target(later, "triton-2.72"),
+        ]
+        with local_prometheus(targets, OBSERVABILITY, objectives=CPU_OBJECTIVES, faster=FASTER) as prometheus:
             yield prometheus
 
 
+def later_release() -> Callable[[], str]:
+    """What a Triton 2.72 says that counts from scrape to scrape what the one in the file had counted."""
+    scrapes = itertools.count(1)
+
+    def grown() -> str:
+        times = next(scrapes)
+        return re.sub(r"(?<=\} )\d+$", lambda value: str(int(value[0]) * times), SCRAPE_2_72.read_text(), flags=re.M)
+
+    return grown
+
+
 @pytest.mark.slow
-def test_every_expression_gives_a_series(prometheus: LocalPrometheus) -> None:
+def test_every_expression_gives_a_series(prometheus: Prometheus) -> None:
     read = read_panels(OBSERVABILITY / "dashboard.json", FASTER)
     assert [panel.title for panel in read] == [panel["title"] for panel in PANELS]
     missing = {(panel.title, expression) for panel in read for _, expression in panel.queries}
@@ -62,7 +81,7 @@ def test_every_expression_gives_a_series(prometheus: LocalPrometheus) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_and_the_picture_hold_every_panel(prometheus: LocalPrometheus, tmp_path: Path) -> None:
+def test_the_table_and_the_picture_hold_every_panel(prometheus: Prometheus, tmp_path: Path) -> None:
     read = read_panels(OBSERVABILITY / "dashboard.json", FASTER)
     now = time.time()
     phases = {"before": (now - 4, now - 2), "now": (now - 2, now)}
@@ -78,14 +97,14 @@ def test_the_table_and_the_picture_hold_every_panel(prometheus: LocalPrometheus,
 
 
 @pytest.mark.slow
-def test_the_choice_of_a_namespace_has_a_value(prometheus: LocalPrometheus) -> None:
+def test_the_choice_of_a_namespace_has_a_value(prometheus: Prometheus) -> None:
     (choice,) = [choice["definition"] for choice in DASHBOARD["templating"]["list"] if choice["type"] == "query"]
     series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", choice).groups()
     assert [labels[label] for labels, _ in prometheus.query(f"count by ({label}) ({series})")] == [NAMESPACE]
 
 
 @pytest.mark.slow
-def test_every_rule_is_evaluated_and_nothing_fires_under_a_light_load(prometheus: LocalPrometheus) -> None:
+def test_every_rule_is_evaluated_and_nothing_fires_under_a_light_load(prometheus: Prometheus) -> None:
     evaluated = prometheus.rules()
     assert len(evaluated) == len(rules())
     assert [(rule["name"], rule.get("lastError")) for rule in evaluated if rule["health"] != "ok"] == []

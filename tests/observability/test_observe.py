@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadtests.observability.observe import observe
-from loadtests.observability.prometheus import PrometheusApi
+from loadtests.observability.prometheus import Prometheus
 from tests.support.programs import require_program
 from tests.support.rules_files import OBSERVABILITY, alerts
 
@@ -42,7 +42,7 @@ def test_it_shows_the_metrics_and_the_rules_and_leaves_nothing_behind(repository
                 if name == "Your own images":
                     break
             assert b"nv_inference_request_success" in urllib.request.urlopen(printed["Triton's metrics"]).read()
-            prometheus = PrometheusApi(printed["Prometheus"])
+            prometheus = Prometheus(printed["Prometheus"])
             assert {rule["name"] for rule in prometheus.rules() if rule["type"] == "alerting"} == set(alerts())
             deadline = time.monotonic() + PATIENCE_SECONDS
             answered = 'sum(nv_inference_request_success{model="deepfake_vs_real_image",namespace="deepfake"}) > 0'
