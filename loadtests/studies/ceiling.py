@@ -1,7 +1,5 @@
 """The served model beside the bare TorchScript model, and beside the model card's own code in fp32.
 
-    python -m loadtests.studies.ceiling [--rounds 5]
-
 In turns, in fp32 and in the precision that is fastest here. The bare model runs at its best batch size, the embedded
 Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time.
 """
@@ -19,7 +17,7 @@ import torch
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
-from loadtests.studies.serving import checkpoint_folder, export, saturating, serve
+from loadtests.studies.serving import exported, model_file, saturating, serve
 from loadtests.studies.worker import bare_model, best_batch, card_code, repeated
 from loadtests.traffic.answers import drawn
 
@@ -35,22 +33,19 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
-    gpu = torch.cuda.is_available()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     batches: dict[str, int] = {}
-    with contextlib.ExitStack() as stack:
-        checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
+    with exported(options, PRECISIONS, folder) as (checkpoint, repositories), contextlib.ExitStack() as stack:
         measures = {"card": partial(_measure_card, card_code(checkpoint), options.seconds)}
-        for wanted in PRECISIONS:
-            target = folder / str(wanted)
-            model, precision = export(str(checkpoint), wanted, options.repository, target)
-            best = precision.value
-            if best not in batches:
-                bare = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
-                served = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
-                batches[best] = best_batch(bare, BATCHES, options.seconds / 4)
-                measures[f"{best} bare"] = partial(bare, batch=batches[best], seconds=options.seconds)
-                measures[f"{best} served"] = partial(served, options.seconds)
+        for precision, repository in repositories.items():
+            name = precision.value
+            bare = stack.enter_context(bare_model(model_file(repository), device))
+            served = stack.enter_context(serve(repository, saturating(repository)))
+            batches[name] = best_batch(bare, BATCHES, options.seconds / 4)
+            measures[f"{name} bare"] = partial(bare, batch=batches[name], seconds=options.seconds)
+            measures[f"{name} served"] = partial(served, options.seconds)
         found = table.in_turns(measures, options.rounds)
+    best = list(batches)[-1]
     precisions = {
         name: outcome(found[f"{name} bare"], found[f"{name} served"], found["card"]) | {"bare_batch": batch}
         for name, batch in batches.items()

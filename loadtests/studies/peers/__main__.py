@@ -1,7 +1,5 @@
 """The embedded Triton beside other servers of the same checkpoint: the card's own app, FastAPI, LitServe, BentoML, Ray Serve.
 
-    python -m loadtests.studies.peers [--rounds 3] [--seconds 5] [--only triton-image fastapi] [--model FOLDER]
-
 `make peers` installs the peers into an environment of their own first. Each round starts every server, checks its answers,
 measures it with 1, 8 and 32 callers, stops it, and writes the result anew.
 """
@@ -21,7 +19,7 @@ from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 from PIL import Image
 
-from loadtests.studies.serving import checkpoint_folder, export, memory_mib
+from loadtests.studies.serving import exported, memory_mib
 from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
 from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
@@ -47,64 +45,61 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Result:
-    with checkpoint_folder(options.model, options.repository) as checkpoint:
-        repositories: dict[str, Path] = {}
-        for wanted in PRECISIONS:
-            target = folder / str(wanted)
-            _, precision = export(str(checkpoint), wanted, options.repository, target)
-            repositories.setdefault(precision.value, target)
-        known = _known_answers(checkpoint, read_labels(options.repository))
+    with exported(options, PRECISIONS, folder) as (checkpoint, repositories):
+        known = known_answers(checkpoint, read_labels(options.repository))
+        python = options.environment.absolute() / "bin" / "python"
         result: Result = {
             "circumstances": circumstances("peers", options.model),
             "rounds_wanted": options.rounds,
             "seconds": options.seconds,
             "callers": CALLERS,
-            "precisions": list(repositories),
+            "precisions": [precision.value for precision in repositories],
             "contestants": options.only,
             "versions": [line.split()[0] for line in _REQUIREMENTS.read_text().splitlines() if "==" in line],
             "absent": {},
             "measured": [],
         }
-        python = options.environment.absolute() / "bin" / "python"
         for number in range(options.rounds):
-            visits = [(CONTESTANTS[key], precision) for precision in repositories for key in options.only]
+            visits = [(key, precision) for precision in repositories for key in options.only]
             random.shuffle(visits)
-            for contestant, precision in visits:
-                if contestant.fp32_only and precision != "fp32":
+            for key, precision in visits:
+                contestant = CONTESTANTS[key]
+                if contestant.fp32_only and precision is not Precision.FP32:
                     continue
-                tell(f"Round {number + 1} of {options.rounds}, {precision}: {contestant.name}")
+                tell(f"Round {number + 1} of {options.rounds}, {precision.value}: {contestant.name}")
+                server = running(contestant, python, checkpoint, repositories[precision], precision.value)
                 try:
-                    with running(contestant, python, checkpoint, repositories[precision], precision) as (url, pid):
+                    with server as (url, pid):
                         found = asyncio.run(_visit(contestant, url, pid, known, options.seconds))
                 except ServerError as error:
-                    result["absent"][f"{contestant.key} {precision}"] = str(error)
+                    result["absent"][f"{key} {precision.value}"] = str(error)
                     tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
                     continue
-                common = {"contestant": contestant.key, "precision": precision, "round": number + 1}
+                common = {"contestant": key, "precision": precision.value, "round": number + 1}
                 result["measured"] += [common | figures for figures in found]
             result |= {"rounds": number + 1, "missed": judge(result)}
             write_result("peers", options.output, result, page)
     return result
 
 
-def _known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
+def known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
     """JPEG files with the scores that transformers gives them in fp32."""
-    files = []
+    probabilities, known = card_code(checkpoint), []
     for png in drawn():
         jpeg = io.BytesIO()
         Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
-        files.append(jpeg.getvalue())
-    probabilities = card_code(checkpoint)
-    return [KnownAnswer(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
+        file = jpeg.getvalue()
+        known.append(KnownAnswer(file, dict(zip(labels, probabilities(file), strict=True))))
+    return known
 
 
 async def _visit(
     contestant: Contestant, url: str, pid: int, known: Sequence[KnownAnswer], seconds: float
 ) -> list[Result]:
     """Figures for each number of callers, of a server whose answers were checked first."""
-    await _warm_up(contestant, url, known)
+    await warm_up(contestant, url, known)
+    found = []
     async with contestant.caller(url) as send:
-        found = []
         for callers in CALLERS:
             sample = await closed_loop(JudgingSender(send, known), callers, seconds)
             answers, rate = len(sample.latencies_ms), answers_per_second(sample.answered_at)
@@ -130,11 +125,8 @@ class JudgingSender:
 
     def __init__(self, send: Send, known: Sequence[KnownAnswer]) -> None:
         self._send = send
-        self._stream = Stream("image", known=known, known_rate=0.05)
         self._labels = frozenset(known[0].scores)
-
-    def next(self) -> Item:
-        return self._stream.next()
+        self.next = Stream("image", known=known, known_rate=0.05).next
 
     async def send(self, item: Item) -> str | None:
         try:
@@ -145,7 +137,7 @@ class JudgingSender:
             return type(error).__name__
 
 
-async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]) -> None:
+async def warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]) -> None:
     """One request after the other, then the known images; a server that listens may still load its model."""
     deadline = time.monotonic() + _WARM_UP_SECONDS
     while True:
@@ -153,8 +145,7 @@ async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer
             async with contestant.caller(url) as send:
                 for _ in range(_WARM_UP_REQUESTS):
                     await send(known[0].payload)
-                await check_known(send, known)
-            return
+                return await check_known(send, known)
         except ServerError:
             raise
         except Exception as error:  # each library raises its own
