@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
 BATCHES = (4, 8, 16, 32)
 PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
+Measurement = Callable[[], Mapping[str, float]]
 
 
 def main() -> None:
@@ -39,11 +40,8 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         measures = {"card": partial(_measure_card, card_code(checkpoint), options.seconds)}
         for precision, repository in repositories.items():
             name = precision.value
-            bare = stack.enter_context(bare_model(model_file(repository), device))
-            served = stack.enter_context(serve(repository, saturating(repository)))
-            batches[name] = best_batch(bare, BATCHES, options.seconds / 4)
-            measures[f"{name} bare"] = partial(bare, batch=batches[name], seconds=options.seconds)
-            measures[f"{name} served"] = partial(served, options.seconds)
+            batches[name], *sides = stack.enter_context(bare_and_served(repository, device, BATCHES, options.seconds))
+            measures[f"{name} bare"], measures[f"{name} served"] = sides
         found = table.in_turns(measures, options.rounds)
     best = list(batches)[-1]
     precisions = {
@@ -57,6 +55,18 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         "card": table.figures(found["card"])["images_per_second"],
         "missed": judge(precisions, best),
     }
+
+
+@contextlib.contextmanager
+def bare_and_served(
+    repository: Path, device: str, batches: Sequence[int], seconds: float, generators: int = 1
+) -> Iterator[tuple[int, Measurement, Measurement]]:
+    """The bare model's best batch size, and what measures it and the model that is served on `repository`."""
+    bare_process = bare_model(model_file(repository), device)
+    server = serve(repository, saturating(repository), generators=generators)
+    with bare_process as bare, server as served:
+        batch = best_batch(bare, batches, seconds / 4)
+        yield batch, partial(bare, batch=batch, seconds=seconds), partial(served, seconds)
 
 
 def _measure_card(probabilities: Callable[[bytes], list[float]], seconds: float) -> dict[str, float]:

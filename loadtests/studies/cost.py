@@ -9,8 +9,9 @@ import argparse
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,35 +68,28 @@ async def _from_threads(url: str, module: Any, options: argparse.Namespace) -> t
             own.client = shared or module.InferenceServerClient(address)
         return own.client.infer(**_request(module)).as_numpy("probabilities")
 
+    async def run(call: Callable[[int], object], images: int) -> None:
+        list(pool.map(call, range(images)))
+
     with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
-
-        def run_of(call: Callable[[int], object]) -> Run:
-            async def run(images: int) -> None:
-                list(pool.map(call, range(images)))
-
-            return run
-
-        return await _compare(run_of(lambda _: client.classify_pixels(_PIXELS)), run_of(bare), options)
+        return await _compare(partial(run, lambda _: client.classify_pixels(_PIXELS)), partial(run, bare), options)
 
 
 async def _from_asyncio(url: str, module: Any, options: argparse.Namespace) -> table.Result:
+    async def run(call: Callable[[], Awaitable[object]], images: int) -> None:
+        left = iter(range(images))
+
+        async def call_while_some_are_left() -> None:
+            for _ in left:
+                await call()
+
+        await asyncio.gather(*(call_while_some_are_left() for _ in range(CONCURRENCY)))
+
+    async def bare() -> object:
+        return (await bare_client.infer(**_request(module))).as_numpy("probabilities")
+
     async with AsyncDeepfakeClient(url) as client, module.InferenceServerClient(url.partition("://")[2]) as bare_client:
-
-        async def bare() -> object:
-            return (await bare_client.infer(**_request(module))).as_numpy("probabilities")
-
-        def run_of(call: Callable[[], Awaitable[object]]) -> Run:
-            async def call_while(left: Iterator[int]) -> None:
-                for _ in left:
-                    await call()
-
-            async def run(images: int) -> None:
-                left = iter(range(images))
-                await asyncio.gather(*(call_while(left) for _ in range(CONCURRENCY)))
-
-            return run
-
-        return await _compare(run_of(lambda: client.classify_pixels(_PIXELS)), run_of(bare), options)
+        return await _compare(partial(run, lambda: client.classify_pixels(_PIXELS)), partial(run, bare), options)
 
 
 def _request(module: Any) -> dict[str, Any]:

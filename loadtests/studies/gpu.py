@@ -15,8 +15,9 @@ from deepfake_deploy.export import Precision
 
 from loadtests.capacity.resources import cores
 from loadtests.studies import table
-from loadtests.studies.serving import exported, model_file, saturating, serve
-from loadtests.studies.worker import bare_model, best_batch, repeated
+from loadtests.studies.ceiling import bare_and_served
+from loadtests.studies.serving import exported
+from loadtests.studies.worker import repeated
 
 FLOP_PER_IMAGE = 35.0e9  # SigLIP base, patch 16, 224 × 224
 BARE_SHARE, SERVED_SHARE = 0.5, 0.8
@@ -37,15 +38,9 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         raise ValueError("no CUDA device here; `make tune` and `make ceiling` measure a CPU")
     wanted = Precision.FP16 if gpu else Precision.BF16
     with exported(options, [wanted], folder) as (_, repositories):
-        repository = repositories[wanted]
-        callers = saturating(repository)
-        with (
-            bare_model(model_file(repository), options.device) as bare,
-            serve(repository, callers, generators=options.generators) as served,
-        ):
-            batch = best_batch(bare, BATCHES, options.seconds / 4)
-            bare_run = partial(bare, batch=batch, seconds=options.seconds)
-            found = table.in_turns({"bare": bare_run, "served": partial(served, options.seconds)}, options.rounds)
+        sides = bare_and_served(repositories[wanted], options.device, BATCHES, options.seconds, options.generators)
+        with sides as (batch, bare, served):
+            found = table.in_turns({"bare": bare, "served": served}, options.rounds)
     result = {
         "circumstances": table.circumstances("gpu", options.model),
         "precision": wanted.value,

@@ -1,13 +1,12 @@
 """NVIDIA's perf_analyzer against the project's Locust users: do both measure the same on the same server?
 
-In turns, with new pixels in every request. Both are counted from the first request to the last answer.
+In turns. Both are counted from the first request to the last answer. The server keeps no answers: perf_analyzer sends the
+same pixels in every request.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -26,7 +25,6 @@ from deepfake_deploy.export import MODEL_NAME
 
 from loadtests.capacity.resources import weights
 from loadtests.studies import table
-from loadtests.traffic.pool import PixelPool, numbers
 
 CALLERS = (8, 32)
 TOLERANCE = 0.1
@@ -34,7 +32,7 @@ _LOCUSTFILE = Path(__file__).resolve().parents[1] / "locustfile.py"
 #: The libraries that the binary names, and how the embedded Triton's wheel calls its own copies of them.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so.12*"}
 _WINDOWS = 3  # as many as it joins to one result
-# Its record of the requests repeats their pixels as text, half a megabyte each; and its images do not repeat.
+# Its record of the requests repeats their pixels as text, half a megabyte each.
 _MOST_REQUESTS = 300
 _USERS = {"grpc": "GrpcUser", "http": "HttpUser"}
 _WARM_UP_SECONDS = 4
@@ -52,7 +50,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     prepare(options.perf_analyzer, folder)
-    with EmbeddedTriton(options.repository) as server:
+    with EmbeddedTriton(options.repository, response_cache_bytes=0) as server:
         with DeepfakeClient(server.grpc_url) as client:
             served = weights(client)
         rate = run_locust(server.grpc_url, CALLERS[0], _WARM_UP_SECONDS)["throughput"]
@@ -110,7 +108,7 @@ def run_locust(url: str, callers: int, seconds: float) -> Run:
 
 
 def read_statistics(text: str) -> Run:
-    """The figures of Locust's JSON, which, unlike its CSV files, has the requests that were on their way at the end."""
+    """Of Locust's JSON, which, unlike its CSV files, has the requests that were on their way at the end."""
     (row,) = json.loads(text)
     # Its clock starts with the first answer, which met an empty queue and so took the least time.
     elapsed = row["last_request_timestamp"] - row["start_time"] + row["min_response_time"] / 1000
@@ -119,18 +117,12 @@ def read_statistics(text: str) -> Run:
 
 
 def prepare(perf_analyzer: Path, folder: Path) -> None:
-    """Puts into the folder the libraries that perf_analyzer misses, and 300 images for it."""
+    """Puts into the folder the libraries that perf_analyzer misses."""
     if not perf_analyzer.is_file():
         raise ValueError(f"{perf_analyzer}: no perf_analyzer there; `make referee` installs it")
     bundled = Path(str(importlib.metadata.distribution("nvidia-pytriton").locate_file("nvidia_pytriton.libs")))
     for wanted, pattern in _LIBRARIES.items():
         (folder / wanted).symlink_to(next(bundled.glob(pattern)).resolve())
-    pool = PixelPool()
-    entries = [
-        {"pixels": {"b64": base64.b64encode(pool.image(number).tobytes()).decode(), "shape": [224, 224, 3]}}
-        for number in itertools.islice(numbers(), _MOST_REQUESTS)
-    ]
-    (folder / "images.json").write_text(json.dumps({"data": entries}))
 
 
 def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: float, seconds: float) -> Run:
@@ -141,23 +133,18 @@ def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: 
     record = folder / "requests.json"
     command = [
         *(str(binary), "-m", MODEL_NAME, "-i", protocol, "-u", address, "--concurrency-range", str(callers)),
-        *("--input-data", str(folder / "images.json"), "--profile-export-file", str(record)),
-        *("--measurement-mode", "count_windows"),
+        *("--profile-export-file", str(record), "--measurement-mode", "count_windows"),
         *("--measurement-request-count", str(max(round(wanted / _WINDOWS), 1))),
         # Its first windows are taken, steady or not: so it counts the same part of a run as Locust does.
         *("--stability-percentage", "999", "--max-trials", str(_WINDOWS)),
     ]
-    record.unlink(missing_ok=True)
     _output_of(command, seconds, LD_LIBRARY_PATH=str(folder))
     return read_record(json.loads(record.read_text()))
 
 
 def read_record(record: Mapping[str, Any]) -> Run:
-    """The figures of perf_analyzer's record of every request, from the first request to the last answer."""
+    """Of perf_analyzer's record of every request."""
     requests = [each for experiment in record["experiments"] for each in experiment["requests"]]
-    images = {hashlib.sha256(bytes(each["request_inputs"]["pixels"])).digest() for each in requests}
-    if len(images) < len(requests):
-        raise ValueError(f"perf_analyzer sent {len(requests)} requests with only {len(images)} different images")
     began = min(each["timestamp"] for each in requests)
     ended = max(each["response_timestamps"][-1] for each in requests)
     latencies = [(each["response_timestamps"][-1] - each["timestamp"]) / 1e6 for each in requests]

@@ -54,12 +54,10 @@ def exported(
 
 
 def copy_without_weights(source: Path, target: Path) -> Path:
-    """Copies a model repository without the versions of the classifier."""
-
-    def versions(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(folder).name == MODEL_NAME and name.lstrip(".")[:1].isdigit()]
-
-    return Path(shutil.copytree(source, target, ignore=versions))
+    """Copies a model repository without the versions of the classifier, half-made ones included."""
+    shutil.copytree(source, target, ignore=lambda folder, _: [MODEL_NAME] if Path(folder) == source else [])
+    shutil.copytree(source / MODEL_NAME, target / MODEL_NAME, ignore=shutil.ignore_patterns("[0-9]*", ".[0-9]*"))
+    return target
 
 
 def model_file(repository: Path) -> Path:

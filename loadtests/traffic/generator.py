@@ -52,29 +52,19 @@ class Generators:
         self._load = load
         context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
         self._workers: list[tuple[Any, Connection]] = []
-        # Ctrl-C reaches the processes, too, which leave it to this one; they inherit that it is ignored.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, load), daemon=True)
-                process.start()
-                theirs.close()
-                self._workers.append((process, ours))
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, load), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
 
     @property
     def pids(self) -> list[int]:
         return [process.pid for process, _ in self._workers]
 
     def closed_loop(self, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None) -> list[Sample]:
-        """What each process saw; see `loops.closed_loop`.
-
-        Args:
-            callers: of all processes together.
-            measuring: called once answers count in all processes.
-        """
+        """What each process saw of `callers` in all; `measuring` is called once answers count in all of them."""
         for _, pipe in self._workers:
             pipe.send(("closed", max(1, callers // len(self._workers)), seconds))
         patience = seconds + 3 * self._load.deadline_seconds
@@ -83,18 +73,11 @@ class Generators:
         return self.collect(patience)
 
     def begin(
-        self,
-        rate: float,
-        begin: float,
-        measure_from: float,
-        end: float,
-        seed: int = 0,
-        arrivals: Arrivals = "poisson",
+        self, rate: float, begin: float, measure_from: float, end: float, seed: int = 0, arrivals: Arrivals = "poisson"
     ) -> None:
         """Tells all to offer `rate` requests per second together, in an open loop; `collect` brings what they saw.
 
-        Args:
-            begin, measure_from, end: of time.monotonic(), which processes of a machine share.
+        `begin`, `measure_from` and `end` are of time.monotonic(), which the processes of a machine share.
         """
         for index, (_, pipe) in enumerate(self._workers):
             schedule = Schedule(rate / len(self._workers), arrivals, begin, seed * 1000 + index)
@@ -131,6 +114,7 @@ def _receive(pipe: Connection, timeout_seconds: float) -> Any:
 
 def _serve(pipe: Connection, load: Load) -> None:
     """What a generator process does: a loop for each order, until the other end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process, too, which leaves it to the other
     if load.gives_way:
         os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
         with contextlib.suppress(FileNotFoundError):

@@ -55,13 +55,9 @@ class Sample:
 
 
 class Schedule:
-    """Due times of one source of requests.
+    """Due times of one source of `rate` requests per second, from `start` on, by whatever clock that is.
 
-    Args:
-        rate: requests per second, above 0.
-        arrivals: "poisson", the times of many independent callers, or "constant", a fixed interval.
-        start: when the source begins, on the clock that due times are read by.
-        seed: of the intervals; None draws one.
+    They arrive "poisson", as many independent callers do, or "constant", at a fixed interval.
     """
 
     def __init__(self, rate: float, arrivals: Arrivals, start: float, seed: int | None = None) -> None:
@@ -83,11 +79,9 @@ async def closed_loop(
 ) -> Sample:
     """Callers that each send the next request when they have the answer to the last.
 
-    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. It
-    goes on for `seconds`, or longer until as many have come again. What is under way at the end is waited for.
-
-    Args:
-        measuring: called when answers begin to count.
+    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. Then
+    `measuring` is called. It goes on for `seconds`, or longer until as many have come again. What is under way at the end
+    is waited for.
     """
     sample, ended, end = Sample(), 0, math.inf
 
@@ -141,10 +135,7 @@ async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end
 
 
 def answers_per_second(answered_at: Sequence[float]) -> float:
-    """Answers per second from the first to the last, without those that came in the first one's batch.
-
-    The answers of a batch come together. To count what fell into a fixed window would be wrong by up to a batch.
-    """
+    """Answers per second from the first to the last, without the first one's batch, whose answers came together."""
     first, last = min(answered_at, default=0.0), max(answered_at, default=0.0)
     later = sum(at > first + TOGETHER_SECONDS for at in answered_at)
     return later / (last - first) if later else 0.0

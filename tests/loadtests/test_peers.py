@@ -265,9 +265,9 @@ def test_a_stopped_peer_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["fastapi", "card"])
 def test_a_peer_answers_as_transformers_does(key: str, checkpoint: Path, repository: Path) -> None:
     python = Path(sys.executable)  # gradio brings all that these two need
-    known = peers._known_answers(checkpoint, read_labels(repository))
+    known = peers.known_answers(checkpoint, read_labels(repository))
     with running(CONTESTANTS[key], python, checkpoint, repository, "fp32") as (url, _):
-        asyncio.run(peers._warm_up(CONTESTANTS[key], url, known))
+        asyncio.run(peers.warm_up(CONTESTANTS[key], url, known))
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def test_without_the_peers_environment_the_run_says_so_and_compares_nothing(
     ("argument", "reason"),
     [
         (["--only", "flask"], "invalid choice: 'flask'"),
-        (["--rounds", "0"], "--rounds and --seconds must be above 0"),
+        (["--rounds", "0"], "--rounds: must be 1 or more, not 0"),
     ],
 )
 def test_wrong_options_are_told(
