@@ -31,7 +31,6 @@ TOLERANCE = 0.1
 _LOCUSTFILE = Path(__file__).resolve().parents[1] / "locustfile.py"
 #: The libraries that the binary names, and how the embedded Triton's wheel calls its own copies of them.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so.12*"}
-_WINDOWS = 3  # as many as it joins to one result
 # Its record of the requests repeats their pixels as text, half a megabyte each.
 _MOST_REQUESTS = 300
 _USERS = {"grpc": "GrpcUser", "http": "HttpUser"}
@@ -128,15 +127,12 @@ def prepare(perf_analyzer: Path, folder: Path) -> None:
 def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: float, seconds: float) -> Run:
     """A closed loop of `callers` for at most `seconds` at a server that does about `rate` images per second."""
     protocol, _, address = url.partition("://")
-    # It goes on for some four seconds more than its windows.
-    wanted = min(rate * seconds, _MOST_REQUESTS - callers - 4 * rate)
     record = folder / "requests.json"
+    record.unlink(missing_ok=True)  # it does not write over one
+    requests = max(round(min(rate * seconds, _MOST_REQUESTS)), callers)
     command = [
         *(str(binary), "-m", MODEL_NAME, "-i", protocol, "-u", address, "--concurrency-range", str(callers)),
-        *("--profile-export-file", str(record), "--measurement-mode", "count_windows"),
-        *("--measurement-request-count", str(max(round(wanted / _WINDOWS), 1))),
-        # Its first windows are taken, steady or not: so it counts the same part of a run as Locust does.
-        *("--stability-percentage", "999", "--max-trials", str(_WINDOWS)),
+        *("--request-count", str(requests), "--profile-export-file", str(record)),
     ]
     _output_of(command, seconds, LD_LIBRARY_PATH=str(folder))
     return read_record(json.loads(record.read_text()))

@@ -19,7 +19,7 @@ from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 from .answers import SCORE_TOLERANCE, cause_of, wrong
 from .loops import Arrivals, Sample, Schedule, closed_loop, open_loop
 from .options import client_options
-from .pool import Item, KnownAnswer, Stream
+from .pool import Item, Stream
 
 _START_SECONDS = 60.0
 
@@ -32,7 +32,7 @@ class Load:
     labels: frozenset[str]
     payload: Literal["pixels", "image"] = "pixels"
     image_side: int = 512
-    known: tuple[KnownAnswer, ...] = ()
+    known: tuple[Item, ...] = ()
     known_rate: float = 0.0
     score_tolerance: float = SCORE_TOLERANCE
     deadline_seconds: float = 60.0
@@ -125,34 +125,23 @@ def _serve(pipe: Connection, load: Load) -> None:
 
 
 async def _obey(pipe: Connection, load: Load) -> None:
-    sender = ClientSender(load)
-    async with sender.client:
-        await sender.send(sender.next())  # opens the connection
+    stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
+    options = client_options(load.payload, load.deadline_seconds, load.credentials)
+    async with AsyncDeepfakeClient(load.url, **options) as client:
+
+        async def send(item: Item) -> str | None:
+            image = isinstance(item.payload, bytes)
+            try:
+                verdict = await (client.classify if image else client.classify_pixels)(item.payload)
+            except DeepfakeError as error:
+                return cause_of(error)
+            return wrong(verdict.scores, item.scores, load.labels, load.score_tolerance)
+
+        await send(stream.next())  # opens the connection
         pipe.send(None)
         while True:
             kind, *order = pipe.recv()  # between two loops nothing else runs here
             if kind == "closed":
-                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
+                pipe.send(await closed_loop(stream.next, send, *order, lambda: pipe.send(None)))
             else:
-                pipe.send(await open_loop(sender, *order))
-
-
-class ClientSender:
-    """This project's client without retries, and what it sends."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
-        arguments = client_options(load.payload, load.deadline_seconds, load.credentials)
-        self.client = AsyncDeepfakeClient(load.url, **arguments)
-
-    def next(self) -> Item:
-        return self._stream.next()
-
-    async def send(self, request: Item) -> str | None:
-        image = isinstance(request.payload, bytes)
-        try:
-            verdict = await (self.client.classify if image else self.client.classify_pixels)(request.payload)
-        except DeepfakeError as error:
-            return cause_of(error)
-        return wrong(verdict.scores, request.known, self._load.labels, self._load.score_tolerance)
+                pipe.send(await open_loop(stream.next, send, *order))

@@ -11,9 +11,9 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 #: Answers of one batch come within this time.
 TOGETHER_SECONDS = 0.05
@@ -21,16 +21,10 @@ TOGETHER_SECONDS = 0.05
 _PAUSE_AFTER_FAILURE_SECONDS = 0.2
 
 Arrivals = Literal["poisson", "constant"]
-
-
-class Sender(Protocol):
-    """Makes requests ready and sends them, any number at a time."""
-
-    def next(self) -> Any:
-        """A request, before its clock starts."""
-
-    async def send(self, request: Any) -> str | None:
-        """Sends it and judges the answer: the cause of a failure, None when it was right."""
+#: Makes a request ready, before its clock starts.
+Prepare = Callable[[], Any]
+#: Sends a request and judges the answer: the cause of a failure, None when it was right.
+Send = Callable[[Any], Awaitable[str | None]]
 
 
 @dataclass(slots=True)
@@ -75,7 +69,7 @@ class Schedule:
 
 
 async def closed_loop(
-    sender: Sender, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
+    prepare: Prepare, send: Send, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
 ) -> Sample:
     """Callers that each send the next request when they have the answer to the last.
 
@@ -88,9 +82,9 @@ async def closed_loop(
     async def call() -> None:
         nonlocal ended, end
         while time.monotonic() < end:
-            request = sender.next()
+            request = prepare()
             began = time.monotonic()
-            cause = await sender.send(request)
+            cause = await send(request)
             now = time.monotonic()
             ended += 1
             if ended == 2 * callers:
@@ -110,13 +104,13 @@ async def closed_loop(
     return sample
 
 
-async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end: float) -> Sample:
+async def open_loop(prepare: Prepare, send: Send, schedule: Schedule, measure_from: float, end: float) -> Sample:
     """Requests that leave when they are due, until `end`; those due from `measure_from` on count. Times of time.monotonic()."""
     sample = Sample()
 
     async def call(request: Any, due: float) -> None:
         left = time.monotonic()
-        cause = await sender.send(request)
+        cause = await send(request)
         now = time.monotonic()
         if cause is None and measure_from <= now < end:
             sample.answered_at.append(now)
@@ -126,7 +120,7 @@ async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end
 
     calls = []
     while schedule.due < end:
-        request = sender.next()
+        request = prepare()
         await asyncio.sleep(max(schedule.due - time.monotonic(), 0))
         calls.append(asyncio.create_task(call(request, schedule.due)))
         schedule.advance()

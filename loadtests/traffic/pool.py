@@ -64,20 +64,14 @@ class JpegPool:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownAnswer:
-    """An image and the scores that every request for it must bring."""
-
-    payload: Payload
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
-    """One request to be made; `repeated` when the same image was sent before, on purpose."""
+    """One request to be made."""
 
     payload: Payload
+    scores: Mapping[str, float] | None = None
+    """Which it must bring, where they are known."""
     repeated: bool = False
-    known: KnownAnswer | None = None
+    """Whether the same image was sent before, on purpose."""
 
 
 class Stream:
@@ -94,7 +88,7 @@ class Stream:
         self,
         payload: str,
         side: int = 512,
-        known: Sequence[KnownAnswer] = (),
+        known: Sequence[Item] = (),
         known_rate: float = 0.0,
         repeat_rate: float = 0.0,
         seed: int | None = None,
@@ -110,8 +104,7 @@ class Stream:
         """The next request; preparing it takes well under a millisecond, and belongs before the clock starts."""
         dice = self._random.random()
         if dice < self._known_rate:
-            known = self._random.choice(self._known)
-            return Item(known.payload, known=known)
+            return self._random.choice(self._known)
         if self._recent and dice < self._known_rate + self._repeat_rate:
             return Item(self._pool.image(self._random.choice(self._recent)), repeated=True)
         number = next(self._numbers)

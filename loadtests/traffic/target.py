@@ -65,10 +65,10 @@ class Target:
         except DeepfakeError as error:
             cause, example = cause_of(error), str(error)
         else:
-            found = wrong(verdict.scores, item.known, self._labels, self._tolerance)
+            found = wrong(verdict.scores, item.scores, self._labels, self._tolerance)
             if found is None:
                 return None
-            expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"
+            expected = dict(item.scores) if item.scores else f"scores of {sorted(self._labels)}"
             cause, example = found, f"{dict(verdict.scores)} in place of {expected}"
         if cause not in self._told:
             self._told.add(cause)

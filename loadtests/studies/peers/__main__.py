@@ -11,7 +11,7 @@ import asyncio
 import io
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -24,7 +24,7 @@ from loadtests.studies.table import Result, circumstances, run_study, study_pars
 from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
-from loadtests.traffic.pool import Item, KnownAnswer, Stream
+from loadtests.traffic.pool import Item, Stream
 
 from .comparison import judge, page
 from .contestants import CONTESTANTS, Contestant, Send, ServerError, running
@@ -82,26 +82,24 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
     return result
 
 
-def known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
+def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
     """JPEG files with the scores that transformers gives them in fp32."""
     probabilities, known = card_code(checkpoint), []
     for png in drawn():
         jpeg = io.BytesIO()
         Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
         file = jpeg.getvalue()
-        known.append(KnownAnswer(file, dict(zip(labels, probabilities(file), strict=True))))
+        known.append(Item(file, dict(zip(labels, probabilities(file), strict=True))))
     return known
 
 
-async def _visit(
-    contestant: Contestant, url: str, pid: int, known: Sequence[KnownAnswer], seconds: float
-) -> list[Result]:
+async def _visit(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
     """Figures for each number of callers, of a server whose answers were checked first."""
     await warm_up(contestant, url, known)
-    found = []
+    prepare, found = Stream("image", known=known, known_rate=0.05).next, []
     async with contestant.caller(url) as send:
         for callers in CALLERS:
-            sample = await closed_loop(JudgingSender(send, known), callers, seconds)
+            sample = await closed_loop(prepare, judging(send, known[0].scores), callers, seconds)
             answers, rate = len(sample.latencies_ms), answers_per_second(sample.answered_at)
             if not rate:
                 raise ServerError(f"no right answer: {dict(sample.failures)}")
@@ -120,24 +118,21 @@ async def _visit(
     return found
 
 
-class JudgingSender:
-    """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
+def judging(send: Send, labels: Collection[str]) -> Callable[[Item], Awaitable[str | None]]:
+    """Sends an item; the cause of a failure or of a wrong answer, else None."""
 
-    def __init__(self, send: Send, known: Sequence[KnownAnswer]) -> None:
-        self._send = send
-        self._labels = frozenset(known[0].scores)
-        self.next = Stream("image", known=known, known_rate=0.05).next
-
-    async def send(self, item: Item) -> str | None:
+    async def judged(item: Item) -> str | None:
         try:
-            return wrong(await self._send(item.payload), item.known, self._labels, SCORE_TOLERANCE)
+            return wrong(await send(item.payload), item.scores, frozenset(labels), SCORE_TOLERANCE)
         except aiohttp.ClientResponseError as error:
             return f"HTTP {error.status}"
         except Exception as error:  # each library raises its own, and all of them count
             return type(error).__name__
 
+    return judged
 
-async def warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]) -> None:
+
+async def warm_up(contestant: Contestant, url: str, known: Sequence[Item]) -> None:
     """One request after the other, then the known images; a server that listens may still load its model."""
     deadline = time.monotonic() + _WARM_UP_SECONDS
     while True:
@@ -154,11 +149,11 @@ async def warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]
             await asyncio.sleep(0.5)
 
 
-async def check_known(send: Send, known: Sequence[KnownAnswer]) -> None:
+async def check_known(send: Send, known: Sequence[Item]) -> None:
     """Asks for all at a time, so that they meet in batches."""
     answers = await asyncio.gather(*(send(each.payload) for each in known))
     for image, scores in zip(known, answers, strict=True):
-        if contradicts(scores, image, SCORE_TOLERANCE):
+        if contradicts(scores, image.scores, SCORE_TOLERANCE):
             raise ServerError(f"wrong answer: {dict(scores)} in place of {dict(image.scores)}")
 
 
