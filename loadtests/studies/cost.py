@@ -49,7 +49,8 @@ async def measure(options: argparse.Namespace) -> table.Result:
         table.tell(protocol)
         callers[f"{protocol}, threads"] = await _from_threads(url, module, options)
         callers[f"{protocol}, asyncio"] = await _from_asyncio(url, aio, options)
-    (decoding,) = await _in_turns([_decode], options.rounds, 100)
+    photo = encoded(picture(512, np.random.default_rng(1)))
+    (decoding,) = await _in_turns([partial(_decode, photo)], options.rounds, 100)
     return {
         "circumstances": table.circumstances("cost", "any: the model is not part of the cost"),
         "images": options.images,
@@ -99,9 +100,7 @@ def _request(module: Any) -> dict[str, Any]:
     return {"model_name": MODEL_NAME, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
 
 
-async def _decode(images: int) -> None:
-    """Decodes and resizes photos of 512 × 512."""
-    photo = encoded(picture(512, np.random.default_rng(1)))
+async def _decode(photo: bytes, images: int) -> None:
     for _ in range(images):
         to_pixels(load_image(photo))
 

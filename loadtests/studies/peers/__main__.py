@@ -1,4 +1,4 @@
-"""The embedded Triton beside other servers of the same checkpoint: the card's own app, FastAPI, LitServe, BentoML, Ray Serve.
+"""The embedded Triton beside other servers of the same checkpoint: the card's app, FastAPI, LitServe, BentoML, Ray Serve.
 
 `make peers` installs the peers into an environment of their own first. Each round starts every server, checks its answers,
 measures it with 1, 8 and 32 callers, stops it, and writes the result anew.
@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import aiohttp
+import numpy as np
+from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
-from PIL import Image
 
 from loadtests.studies.serving import exported, memory_mib
 from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
 from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
-from loadtests.traffic.pool import Item, Stream
+from loadtests.traffic.pool import Item, Stream, encoded
 
 from .comparison import judge, page
 from .contestants import CONTESTANTS, Contestant, Send, ServerError, running
@@ -59,13 +60,15 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
             "absent": {},
             "measured": [],
         }
+        visits = [
+            (key, precision)
+            for key, precision in itertools.product(options.only, repositories)
+            if precision is Precision.FP32 or not CONTESTANTS[key].fp32_only
+        ]
         for number in range(options.rounds):
-            visits = [(key, precision) for precision in repositories for key in options.only]
             random.shuffle(visits)
             for key, precision in visits:
                 contestant = CONTESTANTS[key]
-                if contestant.fp32_only and precision is not Precision.FP32:
-                    continue
                 tell(f"Round {number + 1} of {options.rounds}, {precision.value}: {contestant.name}")
                 server = running(contestant, python, checkpoint, repositories[precision], precision.value)
                 try:
@@ -84,13 +87,9 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
 
 def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
     """JPEG files with the scores that transformers gives them in fp32."""
-    probabilities, known = card_code(checkpoint), []
-    for png in drawn():
-        jpeg = io.BytesIO()
-        Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
-        file = jpeg.getvalue()
-        known.append(Item(file, dict(zip(labels, probabilities(file), strict=True))))
-    return known
+    probabilities = card_code(checkpoint)
+    files = [encoded(np.asarray(load_image(png))) for png in drawn()]
+    return [Item(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
 
 
 async def _visit(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
