@@ -1,7 +1,5 @@
 """The served model beside the bare TorchScript model, and beside the model card's own code in fp32.
 
-    python -m loadtests.studies.ceiling [--rounds 5]
-
 In turns, in fp32 and in the precision that is fastest here. The bare model runs at its best batch size, the embedded
 Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time.
 """
@@ -11,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import torch
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
-from loadtests.studies.serving import checkpoint_folder, export, saturating, serve
+from loadtests.studies.serving import exported, model_file, saturating, serve
 from loadtests.studies.worker import bare_model, best_batch, card_code, repeated
 from loadtests.traffic.answers import drawn
 
@@ -27,6 +25,7 @@ SERVED_SHARE = 0.95
 CARD_FACTOR = 1.8
 BATCHES = (4, 8, 16, 32)
 PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
+Measurement = Callable[[], Mapping[str, float]]
 
 
 def main() -> None:
@@ -35,22 +34,16 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
-    gpu = torch.cuda.is_available()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     batches: dict[str, int] = {}
-    with contextlib.ExitStack() as stack:
-        checkpoint = stack.enter_context(checkpoint_folder(options.model, options.repository))
+    with exported(options, PRECISIONS, folder) as (checkpoint, repositories), contextlib.ExitStack() as stack:
         measures = {"card": partial(_measure_card, card_code(checkpoint), options.seconds)}
-        for wanted in PRECISIONS:
-            target = folder / str(wanted)
-            model, precision = export(str(checkpoint), wanted, options.repository, target)
-            best = precision.value
-            if best not in batches:
-                bare = stack.enter_context(bare_model(model, "cuda" if gpu else "cpu"))
-                served = stack.enter_context(serve(target, saturating(target, gpu=gpu)))
-                batches[best] = best_batch(bare, BATCHES, options.seconds / 4)
-                measures[f"{best} bare"] = partial(bare, batch=batches[best], seconds=options.seconds)
-                measures[f"{best} served"] = partial(served, options.seconds)
+        for precision, repository in repositories.items():
+            name = precision.value
+            batches[name], *sides = stack.enter_context(bare_and_served(repository, device, BATCHES, options.seconds))
+            measures[f"{name} bare"], measures[f"{name} served"] = sides
         found = table.in_turns(measures, options.rounds)
+    best = list(batches)[-1]
     precisions = {
         name: outcome(found[f"{name} bare"], found[f"{name} served"], found["card"]) | {"bare_batch": batch}
         for name, batch in batches.items()
@@ -62,6 +55,18 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         "card": table.figures(found["card"])["images_per_second"],
         "missed": judge(precisions, best),
     }
+
+
+@contextlib.contextmanager
+def bare_and_served(
+    repository: Path, device: str, batches: Sequence[int], seconds: float, generators: int = 1
+) -> Iterator[tuple[int, Measurement, Measurement]]:
+    """The bare model's best batch size, and what measures it and the model that is served on `repository`."""
+    bare_process = bare_model(model_file(repository), device)
+    server = serve(repository, saturating(repository), generators=generators)
+    with bare_process as bare, server as served:
+        batch = best_batch(bare, batches, seconds / 4)
+        yield batch, partial(bare, batch=batch, seconds=seconds), partial(served, seconds)
 
 
 def _measure_card(probabilities: Callable[[bytes], list[float]], seconds: float) -> dict[str, float]:

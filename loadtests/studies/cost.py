@@ -1,7 +1,5 @@
 """What one process pays for an image: this project's client beside bare tritonclient with the same tensor.
 
-    python -m loadtests.studies.cost --grpc-url grpc://127.0.0.1:8001 --http-url http://127.0.0.1:8000
-
 From threads and from asyncio, in turns. CPU time is that of this process alone; images per second are also the server's.
 """
 
@@ -9,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +22,9 @@ import tritonclient.http.aio
 from deepfake_client import AsyncDeepfakeClient, DeepfakeClient
 from deepfake_client.preprocessing import load_image, to_pixels
 from deepfake_deploy.export import MODEL_NAME
-from PIL import Image
 
 from loadtests.studies import table
-from loadtests.traffic.pool import picture
+from loadtests.traffic.pool import encoded, picture
 
 CONCURRENCY = 16
 _PIXELS = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
@@ -51,19 +46,68 @@ async def measure(options: argparse.Namespace) -> table.Result:
         ("gRPC", options.grpc_url, tritonclient.grpc, tritonclient.grpc.aio),
         ("HTTP", options.http_url, tritonclient.http, tritonclient.http.aio),
     ):
-        for name, runs in (("threads", _threads(url, module)), ("asyncio", _tasks(url, aio))):
-            table.tell(f"{protocol}, {name}")
-            async with runs as (our_run, bare_run):
-                ours, bare = await _in_turns([our_run, bare_run], options.rounds, options.images)
-            more = ours["cpu_ms"]["median"] / bare["cpu_ms"]["median"] - 1
-            callers[f"{protocol}, {name}"] = {"ours": ours, "bare": bare, "more": more}
-    (decoding,) = await _in_turns([_decode], options.rounds, 100)
+        table.tell(protocol)
+        callers[f"{protocol}, threads"] = await _from_threads(url, module, options)
+        callers[f"{protocol}, asyncio"] = await _from_asyncio(url, aio, options)
+    photo = encoded(picture(512, np.random.default_rng(1)))
+    (decoding,) = await _in_turns([partial(_decode, photo)], options.rounds, 100)
     return {
         "circumstances": table.circumstances("cost", "any: the model is not part of the cost"),
         "images": options.images,
         "decode_ms": decoding["cpu_ms"],
         "callers": callers,
     }
+
+
+async def _from_threads(url: str, module: Any, options: argparse.Namespace) -> table.Result:
+    address = url.partition("://")[2]
+    shared = module.InferenceServerClient(address) if module is tritonclient.grpc else None
+    own = threading.local()  # tritonclient's HTTP client must not be shared between threads
+
+    def bare(_: int) -> object:
+        if not hasattr(own, "client"):
+            own.client = shared or module.InferenceServerClient(address)
+        return own.client.infer(**_request(module)).as_numpy("probabilities")
+
+    async def run(call: Callable[[int], object], images: int) -> None:
+        list(pool.map(call, range(images)))
+
+    with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
+        return await _compare(partial(run, lambda _: client.classify_pixels(_PIXELS)), partial(run, bare), options)
+
+
+async def _from_asyncio(url: str, module: Any, options: argparse.Namespace) -> table.Result:
+    async def run(call: Callable[[], Awaitable[object]], images: int) -> None:
+        left = iter(range(images))
+
+        async def call_while_some_are_left() -> None:
+            for _ in left:
+                await call()
+
+        await asyncio.gather(*(call_while_some_are_left() for _ in range(CONCURRENCY)))
+
+    async def bare() -> object:
+        return (await bare_client.infer(**_request(module))).as_numpy("probabilities")
+
+    async with AsyncDeepfakeClient(url) as client, module.InferenceServerClient(url.partition("://")[2]) as bare_client:
+        return await _compare(partial(run, lambda: client.classify_pixels(_PIXELS)), partial(run, bare), options)
+
+
+def _request(module: Any) -> dict[str, Any]:
+    tensor = module.InferInput("pixels", [1, *_PIXELS.shape], "UINT8")
+    tensor.set_data_from_numpy(_PIXELS[np.newaxis])
+    output = module.InferRequestedOutput("probabilities")
+    return {"model_name": MODEL_NAME, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
+
+
+async def _decode(photo: bytes, images: int) -> None:
+    for _ in range(images):
+        to_pixels(load_image(photo))
+
+
+async def _compare(our_run: Run, bare_run: Run, options: argparse.Namespace) -> table.Result:
+    ours, bare = await _in_turns([our_run, bare_run], options.rounds, options.images)
+    return {"ours": ours, "bare": bare, "more": ours["cpu_ms"]["median"] / bare["cpu_ms"]["median"] - 1}
 
 
 async def _in_turns(runs: Sequence[Run], rounds: int, images: int) -> list[table.Result]:
@@ -76,64 +120,6 @@ async def _in_turns(runs: Sequence[Run], rounds: int, images: int) -> list[table
             rate = images / (time.perf_counter() - wall)
             readings.append({"cpu_ms": (time.process_time() - cpu) / images * 1000, "images_per_second": rate})
     return [table.figures(readings[1:]) for readings in found]
-
-
-@asynccontextmanager
-async def _threads(url: str, module: Any) -> AsyncIterator[tuple[Run, Run]]:
-    own = threading.local()  # tritonclient's HTTP client must not be shared between threads
-    address = url.partition("://")[2]
-    shared = module.InferenceServerClient(address) if module is tritonclient.grpc else None
-
-    def bare() -> object:
-        if not hasattr(own, "client"):
-            own.client = shared or module.InferenceServerClient(address)
-        return own.client.infer(**_request(module)).as_numpy("probabilities")
-
-    with DeepfakeClient(url) as client, ThreadPoolExecutor(CONCURRENCY) as pool:
-
-        def run_of(call: Callable[[], object]) -> Run:
-            def exhaust(images: int) -> object:
-                return deque(pool.map(lambda _: call(), range(images)), maxlen=0)
-
-            return lambda images: asyncio.to_thread(exhaust, images)
-
-        yield run_of(lambda: client.classify_pixels(_PIXELS)), run_of(bare)
-
-
-@asynccontextmanager
-async def _tasks(url: str, module: Any) -> AsyncIterator[tuple[Run, Run]]:
-    def run_of(call: Callable[[], Awaitable[object]]) -> Run:
-        async def one_of_many(left: Iterator[int]) -> None:
-            for _ in left:
-                await call()
-
-        async def run(images: int) -> None:
-            left = iter(range(images))
-            await asyncio.gather(*(one_of_many(left) for _ in range(CONCURRENCY)))
-
-        return run
-
-    async with AsyncDeepfakeClient(url) as client, module.InferenceServerClient(url.partition("://")[2]) as bare_client:
-
-        async def bare() -> object:
-            return (await bare_client.infer(**_request(module))).as_numpy("probabilities")
-
-        yield run_of(lambda: client.classify_pixels(_PIXELS)), run_of(bare)
-
-
-def _request(module: Any) -> dict[str, Any]:
-    tensor = module.InferInput("pixels", [1, *_PIXELS.shape], "UINT8")
-    tensor.set_data_from_numpy(_PIXELS[np.newaxis])
-    output = module.InferRequestedOutput("probabilities")
-    return {"model_name": MODEL_NAME, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
-
-
-async def _decode(images: int) -> None:
-    """Decodes and resizes photos of 512 × 512."""
-    photo = io.BytesIO()
-    Image.fromarray(picture(512, np.random.default_rng(1))).save(photo, "JPEG", quality=90)
-    for _ in range(images):
-        to_pixels(load_image(photo.getvalue()))
 
 
 def page(result: table.Result) -> list[str]:

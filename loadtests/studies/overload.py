@@ -1,7 +1,5 @@
 """What a server does at four times its capacity: goodput, speed of its refusals, memory, and the request after.
 
-    python -m loadtests.studies.overload [--seconds 60]
-
 Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only gets
 what the server leaves of the processors, as if it ran on another machine.
 """
@@ -17,9 +15,9 @@ from pathlib import Path
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.capacity.resources import family
+from loadtests.capacity.resources import family, weights
 from loadtests.studies import table
-from loadtests.studies.serving import configuration_path, read_configuration, weights_of
+from loadtests.studies.serving import read_configuration
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
 from loadtests.traffic.generator import Generators, Load
 from loadtests.traffic.loops import Sample, answers_per_second, percentile
@@ -41,22 +39,21 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, _: Path) -> table.Result:
-    config = read_configuration(configuration_path(options.repository))
-    timeout = config.dynamic_batching.default_queue_policy.default_timeout_microseconds / 1e6
+    policy = read_configuration(options.repository).dynamic_batching.default_queue_policy
     protocols = {}
     for protocol in ("grpc", "http"):
         with EmbeddedTriton(options.repository) as server, DeepfakeClient(server.grpc_url) as client:
-            weights = weights_of(client)
+            served = weights(client)
             url = server.grpc_url if protocol == "grpc" else server.http_url
             load = Load(url, frozenset(client.model_info().labels), gives_way=True)
             with Generators(load) as generators:
                 protocols[protocol] = _overload(generators, server.pid, options.seconds)
             client.classify_pixels(PixelPool().image(0))  # the one after all that gets its answer
     return {
-        "circumstances": table.circumstances("overload", weights),
+        "circumstances": table.circumstances("overload", served),
         "seconds": options.seconds,
         "protocols": protocols,
-        "missed": judge(protocols, timeout),
+        "missed": judge(protocols, policy.default_timeout_microseconds / 1e6),
     }
 
 

@@ -1,28 +1,29 @@
-"""Models and model repositories for one measurement, and an embedded Triton under load."""
+"""Model repositories to measure, and an embedded Triton under load."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 from unittest import mock
 
 import psutil
-from deepfake_client import DeepfakeClient
+from deepfake_cli.console import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_deploy.export import MODEL_NAME, Precision, export_model
+from deepfake_deploy.embedded.installation import cuda_device_count
+from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, Precision, export_model
 from deepfake_deploy.export.checkpoint import open_checkpoint
 from deepfake_deploy.export.contract import read_labels
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.capacity.resources import Usage, family
-from loadtests.capacity.triton_metrics import MODEL, ModelCounters, scrape
+from loadtests.capacity.triton_metrics import ModelCounters, scrape
 from loadtests.traffic.generator import Generators, Load
 from loadtests.traffic.loops import answers_per_second, percentile
 
@@ -30,60 +31,53 @@ from loadtests.traffic.loops import answers_per_second, percentile
 Measure = Callable[[float], dict[str, float]]
 
 
-class Silent:
-    """`deepfake_deploy.export.Progress` that nobody watches."""
-
-    def step(self, description: str) -> None: ...
-
-    def advance(self) -> None: ...
-
-    def aside(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 @contextlib.contextmanager
-def checkpoint_folder(model: str, repository: Path) -> Iterator[Path]:
-    """The checkpoint named by a Hub id, a folder or "stand-in", with the labels of the model repository."""
-    with open_checkpoint(model, None, read_labels(repository), Silent()) as checkpoint:
-        yield checkpoint.folder
-
-
-def export(model: str, precision: Precision | None, source: Path, target: Path) -> tuple[Path, Precision]:
-    """Copies the model repository `source` to `target` and exports the model into it; returns model.pt.
+def exported(
+    options: argparse.Namespace, precisions: Sequence[Precision | None], folder: Path
+) -> Iterator[tuple[Path, dict[Precision, Path]]]:
+    """The folder of the checkpoint `--model`, and for each precision a copy of `--repository` that has it exported.
 
     Args:
-        precision: None for what is fastest here.
+        precisions: None for what is fastest here.
     """
-    shutil.copytree(source, target, ignore=without_versions)
-    exported = export_model(model, None, precision, target, Silent())
-    return exported.path, exported.precision
+    with contextlib.ExitStack() as stack:
+        repositories: dict[Precision, Path] = {}
+        with StepProgress() as progress:
+            opening = open_checkpoint(options.model, None, read_labels(options.repository), progress)
+            checkpoint = stack.enter_context(opening).folder
+            for wanted in precisions:
+                if wanted not in repositories:
+                    target = copy_without_weights(options.repository, folder / f"exported-{wanted}")
+                    precision = export_model(str(checkpoint), None, wanted, target, progress).precision
+                    repositories.setdefault(precision, target)
+        yield checkpoint, repositories
 
 
-def without_versions(folder: str, names: list[str]) -> list[str]:
-    """For shutil.copytree: leaves the weights out."""
-    return [name for name in names if Path(folder).name == MODEL_NAME and name.lstrip(".")[:1].isdigit()]
+def copy_without_weights(source: Path, target: Path) -> Path:
+    """Copies a model repository without the versions of the classifier, half-made ones included."""
+    shutil.copytree(source, target, ignore=lambda folder, _: [MODEL_NAME] if Path(folder) == source else [])
+    shutil.copytree(source / MODEL_NAME, target / MODEL_NAME, ignore=shutil.ignore_patterns("[0-9]*", ".[0-9]*"))
+    return target
 
 
-def configuration_path(repository: Path, *, gpu: bool = False, model: str = MODEL_NAME) -> Path:
-    """What the server reads with a GPU, and without."""
-    folder = repository / model
-    return folder / "config.pbtxt" if gpu else folder / "configs" / "cpu.pbtxt"
+def model_file(repository: Path) -> Path:
+    """The classifier's TorchScript."""
+    return repository / MODEL_NAME / str(FIRST_VERSION) / MODEL_FILE
 
 
-def read_configuration(path: Path) -> ModelConfig:
-    """A parsed config.pbtxt."""
-    return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+def configuration_path(repository: Path, model: str = MODEL_NAME) -> Path:
+    """What the embedded Triton reads on this machine."""
+    return repository / model / ("config.pbtxt" if cuda_device_count() else "configs/cpu.pbtxt")
 
 
-def saturating(repository: Path, *, gpu: bool = False) -> int:
+def read_configuration(repository: Path, model: str = MODEL_NAME) -> ModelConfig:
+    """What the embedded Triton reads on this machine, parsed."""
+    return text_format.Parse(configuration_path(repository, model).read_text(encoding="utf-8"), ModelConfig())
+
+
+def saturating(repository: Path) -> int:
     """Callers for the batch that computes and for two that wait."""
-    return 3 * int(read_configuration(configuration_path(repository, gpu=gpu)).max_batch_size)
-
-
-def weights_of(client: DeepfakeClient) -> str:
-    """What a server says that it serves."""
-    provenance = client.provenance()
-    return "unknown" if provenance is None else f"{provenance.model_id}, {provenance.precision}"
+    return 3 * int(read_configuration(repository).max_batch_size)
 
 
 @contextlib.contextmanager
@@ -108,8 +102,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         with mock.patch.dict(os.environ, environment or {}):
             server = stack.enter_context(EmbeddedTriton(repository))
-        with DeepfakeClient(server.grpc_url) as client:
-            labels = frozenset(client.model_info().labels)
+        labels = frozenset(read_labels(repository))
         url = server.grpc_url if payload == "pixels" else server.http_url
         processes = stack.enter_context(Generators(Load(url, labels, payload), generators))
         yield lambda seconds: _round(server, processes, callers, seconds)
@@ -119,11 +112,11 @@ def _round(server: EmbeddedTriton, generators: Generators, callers: int, seconds
     began: list[tuple[Usage, ModelCounters, float]] = []
 
     def begin() -> None:
-        began.append((Usage(None, generators.pids), scrape(server.metrics_url).models[MODEL], time.monotonic()))
+        began.append((Usage(None, generators.pids), scrape(server.metrics_url).models[MODEL_NAME], time.monotonic()))
 
     samples = generators.closed_loop(callers, seconds, begin)
     usage, before, since = began[0]
-    counters, elapsed = scrape(server.metrics_url).models[MODEL].since(before), time.monotonic() - since
+    counters, elapsed = scrape(server.metrics_url).models[MODEL_NAME].since(before), time.monotonic() - since
     if failures := [cause for sample in samples for cause in sample.failures]:
         raise ValueError(f"a request failed under load ({failures[0]}); see the server's log")
     latencies = [latency for sample in samples for latency in sample.latencies_ms]

@@ -23,31 +23,29 @@ from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.export import STAND_IN, ExportError
 
 from loadtests.capacity.resources import cores, processor_name
+from loadtests.traffic.options import above_zero, one_or_more
 
 #: Median, lowest and highest of the rounds of one measurement.
 Figure = Mapping[str, float]
 Result = dict[str, Any]
-
-
-class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """The description as it stands, and every option's default."""
+Page = Callable[[Result], list[str]]
 
 
 def study_parser(
-    description: str | None, *, rounds: int | None = None, seconds: float | None = None, model: bool = False
+    description: str, *, rounds: int | None = None, seconds: float | None = None, model: bool = False
 ) -> argparse.ArgumentParser:
     """A parser with --output and --repository; and with --rounds, --seconds and --model where a study has them."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=_Help)
-    parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="whose configuration is served"
-    )
-    parser.add_argument("--output", type=Path, default=Path("loadtests/results"), help="folder of the result")
-    if rounds is not None:
-        parser.add_argument("--rounds", type=int, default=rounds, help="of every measurement, in turns")
-    if seconds is not None:
-        parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
+    summary = description.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--repository", type=Path, default=Path("model_repository"), help="whose configuration is served")
+    add("--output", type=Path, default=Path("loadtests/results"), help="folder of the result")
+    if rounds:
+        add("--rounds", type=one_or_more, default=rounds, help="of every measurement, in turns")
+    if seconds:
+        add("--seconds", type=above_zero, default=seconds, help="of one measurement")
     if model:
-        parser.add_argument("--model", default=STAND_IN, help="Hub id, local folder or «stand-in»")
+        add("--model", default=STAND_IN, help="Hub id, local folder or «stand-in»")
     return parser
 
 
@@ -55,19 +53,14 @@ def run_study(
     name: str,
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace, Path], Result],
-    page: Callable[[Result], list[str]],
+    page: Page,
 ) -> NoReturn:
-    """Measures, writes NAME.md and NAME.json to `--output`, and prints the page.
+    """Measures with the options and a folder for files, writes NAME.md and NAME.json to `--output`, prints the page.
 
     Ends with 0; 1 when something failed, after which the old result is still there, or when the result has `missed`;
     2 for wrong options; 130 when it was interrupted.
-
-    Args:
-        measure: from the options and a folder for its files to the result.
     """
     options = parser.parse_args()
-    if min(getattr(options, name, 1) for name in ("rounds", "seconds")) <= 0:
-        parser.error("--rounds and --seconds must be above 0")
     try:
         with tempfile.TemporaryDirectory(prefix=f"deepfake-{name}-") as folder:
             result = measure(options, Path(folder))
@@ -79,12 +72,13 @@ def run_study(
         tell(f"{name}: interrupted")
         sys.exit(130)
     print("\n".join(lines))
-    for reason in result.get("missed", []):
+    missed = result.get("missed", [])
+    for reason in missed:
         tell(f"{name}: {reason}")
-    sys.exit(1 if result.get("missed") else 0)
+    sys.exit(1 if missed else 0)
 
 
-def write_result(name: str, folder: Path, result: Result, page: Callable[[Result], list[str]]) -> list[str]:
+def write_result(name: str, folder: Path, result: Result, page: Page) -> list[str]:
     """Writes both files; returns the page."""
     lines = page(result)
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,15 +112,6 @@ def circumstances(name: str, weights: str) -> list[str]:
     ]
 
 
-def figure(rounds: Sequence[float]) -> Figure:
-    return {"median": statistics.median(rounds), "low": min(rounds), "high": max(rounds)}
-
-
-def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """A figure for each name of the rounds."""
-    return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
-
-
 def in_turns(
     measures: Mapping[Hashable, Callable[[], Mapping[str, float]]], rounds: int
 ) -> dict[Any, list[Mapping[str, float]]]:
@@ -137,6 +122,15 @@ def in_turns(
         for name, measure in measures.items():
             found[name].append(measure())
     return found
+
+
+def figure(rounds: Sequence[float]) -> Figure:
+    return {"median": statistics.median(rounds), "low": min(rounds), "high": max(rounds)}
+
+
+def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    """A figure for each name of the rounds."""
+    return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
 
 
 def ratio(rounds: Sequence[float], others: Sequence[float]) -> Figure:

@@ -1,7 +1,5 @@
 """What each setting of the model and of its server is worth on this machine's CPU, measured one at a time.
 
-    python -m loadtests.studies.tune [--rounds 3]
-
 The bare TorchScript model in one process; the embedded Triton at saturation; and callers who send it image files.
 """
 
@@ -11,42 +9,30 @@ import argparse
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
-from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, Precision
+from deepfake_deploy.export import MODEL_NAME, Precision
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.capacity.resources import cores
 from loadtests.studies import serving, table
 from loadtests.studies.worker import Ask, bare_model
 
 IMAGE_CALLERS = 8
+PRECISIONS = (None, Precision.FP32, Precision.BF16)  # None: what is fastest here, and so is shipped
 SMALL_PAGES = TORCH_ENVIRONMENT | {"THP_MEM_ALLOC_ENABLE": "0"}
 GLIBC = {name: value for name, value in SMALL_PAGES.items() if not name.startswith("MALLOC_")}
 # What libgomp does where OMP_WAIT_POLICY is not set.
 SPIN_A_WHILE = TORCH_ENVIRONMENT | {"GOMP_SPINCOUNT": "300000"}
+SPINNING = ("waiting threads", "spin for 3 ms, OpenMP's default", {"environment": SPIN_A_WHILE})
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table; of the settings that are not named, what is shipped."""
-
-    factor: str
-    setting: str
-    precision: Precision | None = None
-    question: Mapping[str, Any] = field(default_factory=dict)
-    """For the bare model's worker: batch, threads, attention."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """For a server: the arguments of `change` for `model`'s configuration."""
-    model: str = MODEL_NAME
-    environment: Mapping[str, str] = field(default_factory=lambda: TORCH_ENVIRONMENT)
+#: Factor, setting, and what differs from what is shipped.
+Row = tuple[str, str, dict[str, Any]]
 
 
 def main() -> None:
@@ -56,71 +42,77 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     if torch.cuda.is_available():
         raise ValueError("this is the sweep for a CPU; run `make gpu`, or hide the GPU with CUDA_VISIBLE_DEVICES=")
-    config = serving.read_configuration(serving.configuration_path(options.repository))
+    config = serving.read_configuration(options.repository)
     batch, delay_us = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
-    models: dict[Precision, Path] = {}
-    for wanted in (None, Precision.FP32, Precision.BF16):
-        if wanted not in models:
-            model, precision = serving.export(options.model, wanted, options.repository, folder / f"exported-{wanted}")
-            models[precision] = model
-    shipped = next(iter(models))
-    rounds, seconds = options.rounds, options.seconds
+    with serving.exported(options, PRECISIONS, folder) as (_, repositories):
+        models = {precision: serving.model_file(repository) for precision, repository in repositories.items()}
+        shipped = next(iter(models))
+        served = partial(_served, options, folder, models[shipped])
+        return {
+            "circumstances": table.circumstances("tune", options.model),
+            "bare": _bare(options, models, shipped, batch),
+            "served": served(served_rows(batch, delay_us, cores()), "pixels"),
+            "images": served(image_rows(), "image"),
+        }
 
-    def served(rows: list[Row], payload: Literal["pixels", "image"]) -> list[table.Result]:
-        with contextlib.ExitStack() as stack:
-            measures = {}
-            for index, row in enumerate(rows):
-                table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
-                target = write_repository(options.repository, folder / f"{payload}-{index}", models[shipped], row)
-                at_once = 2 if row.changes.get("at_once") else 1
-                callers = serving.saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
-                server = serving.serve(target, callers, payload=payload, environment=row.environment)
-                measures[row.factor, row.setting] = partial(stack.enter_context(server), seconds)
-            return sweep(measures, rounds)
 
+def _bare(
+    options: argparse.Namespace, models: Mapping[Precision, Path], shipped: Precision, batch: int
+) -> list[table.Result]:
+    processes: dict[object, Ask] = {}
+    measures = {}
     with contextlib.ExitStack() as stack:
-        workers: dict[object, Ask] = {}
-        measures = {}
-        for row in bare_rows(shipped, batch, cores()):
-            process = row.precision, *row.environment.items()  # rows that agree in it share one
-            if process not in workers:
-                opening = bare_model(models[row.precision], environment=row.environment)
-                workers[process] = stack.enter_context(opening)
-            measures[row.factor, row.setting] = partial(workers[process], seconds=seconds / 4, **row.question)
-        bare = sweep(measures, rounds)
-    return {
-        "circumstances": table.circumstances("tune", options.model),
-        "bare": bare,
-        "served": served(served_rows(batch, delay_us, cores()), "pixels"),
-        "images": served(image_rows(), "image"),
-    }
+        for factor, setting, differs in bare_rows(shipped, batch, cores()):
+            question = {"precision": shipped, "environment": TORCH_ENVIRONMENT, "batch": batch} | differs
+            precision, environment = question.pop("precision"), question.pop("environment")
+            process = precision, *environment.items()  # rows that agree in it share one
+            if process not in processes:
+                processes[process] = stack.enter_context(bare_model(models[precision], environment=environment))
+            measures[factor, setting] = partial(processes[process], seconds=options.seconds / 4, **question)
+        return shares(table.in_turns(measures, options.rounds))
 
 
-def sweep(measures: Mapping[tuple[str, str], Callable[[], Mapping[str, float]]], rounds: int) -> list[table.Result]:
+def _served(
+    options: argparse.Namespace, folder: Path, model: Path, rows: list[Row], payload: Literal["pixels", "image"]
+) -> list[table.Result]:
+    measures = {}
+    with contextlib.ExitStack() as stack:
+        for index, (factor, setting, differs) in enumerate(rows):
+            table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
+            target, changes = folder / f"{payload}-{index}", dict(differs)
+            environment = changes.pop("environment", {})
+            write_repository(options.repository, target, model, **changes)
+            at_once = 2 if "at_once" in changes else 1
+            callers = serving.saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
+            server = serving.serve(target, callers, payload=payload, environment=environment)
+            measures[factor, setting] = partial(stack.enter_context(server), options.seconds)
+        return shares(table.in_turns(measures, options.rounds))
+
+
+def shares(found: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> list[table.Result]:
     """What each factor and setting comes to, and its share of the first one's images per second."""
-    found = {row: table.figures(readings) for row, readings in table.in_turns(measures, rounds).items()}
-    shipped = next(iter(found.values()))["images_per_second"]["median"]
+    rows = {row: table.figures(rounds) for row, rounds in found.items()}
+    shipped = next(iter(rows.values()))["images_per_second"]["median"]
     return [
         {"factor": factor, "setting": setting, **row, "share": row["images_per_second"]["median"] / shipped}
-        for (factor, setting), row in found.items()
+        for (factor, setting), row in rows.items()
     ]
 
 
 def bare_rows(shipped: Precision, batch: int, cores: int) -> list[Row]:
     """Rows for a machine with so many cores; the first is what is shipped."""
     other = Precision.FP32 if shipped is Precision.BF16 else Precision.BF16
-    same = {"batch": batch}
     sizes = sorted({1, 2, batch // 2, batch * 2} - {0, batch})
     counts = sorted({max(cores // 2, 1), cores - 1, cores * 2} - {0, cores})
     return [
-        Row("as shipped", f"{shipped.value}, batch {batch}, {cores} threads", shipped, same),
-        Row("precision", other.value, other, same),
-        *(Row("batch size", str(size), shipped, {"batch": size}) for size in sizes),
-        *(Row("threads", str(count), shipped, same | {"threads": count}) for count in counts),
-        Row("attention", "math kernel", shipped, same | {"attention": "MATH"}),
-        Row("memory", "glibc's allocator as it comes", shipped, same, environment=GLIBC),
-        Row("memory", "freed memory kept, small pages", shipped, same, environment=SMALL_PAGES),
-        Row("waiting threads", "spin for 3 ms, OpenMP's default", shipped, same, environment=SPIN_A_WHILE),
+        ("as shipped", f"{shipped.value}, batch {batch}, {cores} threads", {}),
+        ("precision", other.value, {"precision": other}),
+        *(("batch size", str(size), {"batch": size}) for size in sizes),
+        *(("threads", str(count), {"threads": count}) for count in counts),
+        ("attention", "math kernel", {"attention": "MATH"}),
+        ("memory", "glibc's allocator as it comes", {"environment": GLIBC}),
+        ("memory", "freed memory kept, small pages", {"environment": SMALL_PAGES}),
+        SPINNING,
     ]
 
 
@@ -129,41 +121,54 @@ def served_rows(batch: int, delay_us: int, cores: int) -> list[Row]:
     half, less = max(cores // 2, 1), max(cores - 1, 1)
     half_each = f"2 at once, each on {half} of {cores} cores"
     return [
-        Row("as shipped", f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"),
-        Row("max_batch_size", str(batch // 2), changes={"max_batch_size": batch // 2}),
-        Row("max_batch_size", str(batch * 2), changes={"max_batch_size": batch * 2}),
-        Row("queue delay", "0", changes={"queue_delay_us": 0}),
-        Row("instances", "1", changes={"instances": 1}),
-        Row("instances", "2 at once", changes={"at_once": True}),
-        Row("instances", half_each, changes={"at_once": True, "threads": half}),
-        Row("waiting threads", "spin for 3 ms, OpenMP's default", environment=SPIN_A_WHILE),
-        Row("threads", str(less), changes={"threads": less}),
+        ("as shipped", f"batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads", {}),
+        ("max_batch_size", str(batch // 2), {"max_batch_size": batch // 2}),
+        ("max_batch_size", str(batch * 2), {"max_batch_size": batch * 2}),
+        ("queue delay", "0", {"queue_delay_us": 0}),
+        ("instances", "1", {"instances": 1}),
+        ("instances", "2 at once", {"at_once": True}),
+        ("instances", half_each, {"at_once": True, "threads": half}),
+        SPINNING,
+        ("threads", str(less), {"threads": less}),
     ]
 
 
 def image_rows() -> list[Row]:
     """Rows for callers who send image files; the first is what is shipped."""
     return [
-        Row("as shipped", "2 instances in turns"),
-        Row("image_decoder's queue delay", "0", changes={"queue_delay_us": 0}, model="image_decoder"),
-        Row("instances", "1", changes={"instances": 1}),
+        ("as shipped", "2 instances in turns", {}),
+        ("image_decoder's queue delay", "0", {"queue_delay_us": 0, "configured": "image_decoder"}),
+        ("instances", "1", {"instances": 1}),
     ]
 
 
-def change(
-    config: ModelConfig,
+def write_repository(
+    source: Path,
+    target: Path,
+    model: Path,
+    *,
+    configured: str = MODEL_NAME,
     max_batch_size: int | None = None,
     queue_delay_us: int | None = None,
     instances: int | None = None,
     threads: int | None = None,
-    *,
     at_once: bool = False,
 ) -> None:
-    """Changes a configuration; `at_once` lets all instances compute at the same time, in place of taking turns."""
+    """Copies a model repository with `model` as its weights, and changes the configuration of `configured`.
+
+    Args:
+        max_batch_size: where it changes, the ensemble and its decoder, which have another, are left out.
+        at_once: all instances compute at the same time, in place of taking turns.
+    """
+    serving.copy_without_weights(source, target)
+    file = serving.model_file(target)
+    file.parent.mkdir()
+    os.link(model, file)
+    config = serving.read_configuration(target, configured)
     if max_batch_size is not None:
-        config.max_batch_size = max_batch_size
-        full = config.model_warmup[-1]  # the entry of the whole batch
-        full.name, full.batch_size = f"batch {max_batch_size}", max_batch_size
+        config.max_batch_size = config.model_warmup[-1].batch_size = max_batch_size
+        for name in ("deepfake_vs_real_image", "image_decoder"):
+            shutil.rmtree(target / name)
     if queue_delay_us is not None:
         config.dynamic_batching.max_queue_delay_microseconds = queue_delay_us
     if instances is not None:
@@ -172,24 +177,8 @@ def change(
         config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(threads)
     if at_once:
         config.instance_group[0].ClearField("rate_limiter")
-
-
-def write_repository(source: Path, target: Path, model: Path, row: Row) -> Path:
-    """Copies `source` without its weights, links `model` into it, and changes a configuration for the CPU.
-
-    The ensemble and its decoder are left out where the batch size is not what theirs is.
-    """
-    shutil.copytree(source, target, ignore=serving.without_versions)
-    version = target / MODEL_NAME / str(FIRST_VERSION)
-    version.mkdir()
-    os.link(model, version / MODEL_FILE)
-    path = serving.configuration_path(target, model=row.model)
-    config = serving.read_configuration(path)
-    change(config, **row.changes)
+    path = serving.configuration_path(target, configured)
     path.write_text(text_format.MessageToString(config), encoding="utf-8")
-    for name in ("deepfake_vs_real_image", "image_decoder") if "max_batch_size" in row.changes else ():
-        shutil.rmtree(target / name)
-    return target
 
 
 def page(result: table.Result) -> list[str]:

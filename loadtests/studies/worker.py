@@ -6,7 +6,6 @@ A process, because the allocator and OpenMP read their settings from the environ
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,8 +24,7 @@ from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Passes that are queued on a GPU before it is waited for, so that it never waits for Python.
-QUEUED_PASSES = 8
+_QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Python
 
 #: Asked by keywords: `batch`, `seconds`, and what else differs from the usual, `threads` or the `attention`'s SDPBackend.
 Ask = Callable[..., dict[str, float]]
@@ -35,10 +34,8 @@ Ask = Callable[..., dict[str, float]]
 def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str] = TORCH_ENVIRONMENT) -> Iterator[Ask]:
     """A process that has loaded a model.pt, and has `images_per_second` and `faults_per_image`, page faults.
 
-    A measurement is at least two forward passes, after one that does not count.
-
-    Args:
-        environment: over this process's own; that which the embedded Triton gives its backend, unless told otherwise.
+    A measurement is at least two forward passes, after two that do not count. `environment` goes over this process's
+    own; unless told otherwise, it is what the embedded Triton gives its backend.
 
     Raises:
         ChildProcessError: it failed, or ended.
@@ -57,7 +54,7 @@ def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str] 
         yield ask
 
 
-@functools.cache
+@cache
 def _loaded(model: str, device: str) -> tuple[Callable[[torch.Tensor], object], int]:
     return torch.jit.load(model, map_location=device), torch.get_num_threads()
 
@@ -69,21 +66,13 @@ def _measure(
     torch.set_num_threads(threads or all_threads)
     pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, device=device)
     kernel = sdpa_kernel(getattr(SDPBackend, attention)) if attention else contextlib.nullcontext()
-    queued = QUEUED_PASSES if device == "cuda" else 1
-
-    def run() -> None:
-        for _ in range(queued):
-            module(pixels)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
+    forward = partial(module, pixels)
     with torch.inference_mode(), torch.jit.optimized_execution(False), kernel:
-        run()
+        repeated(forward, 0.0, device)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        times, elapsed = repeated(run, seconds)
+        times, elapsed = repeated(forward, seconds, device)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    images = times * queued * batch
-    return {"images_per_second": images / elapsed, "faults_per_image": faults / images}
+    return {"images_per_second": times * batch / elapsed, "faults_per_image": faults / (times * batch)}
 
 
 def best_batch(bare: Ask, batches: Sequence[int], seconds: float) -> int:
@@ -108,10 +97,14 @@ def card_code(checkpoint: Path) -> Callable[[bytes], list[float]]:
     return probabilities
 
 
-def repeated(run: Callable[[], object], seconds: float) -> tuple[int, float]:
+def repeated(run: Callable[[], object], seconds: float, device: str = "cpu") -> tuple[int, float]:
     """How often it ran, twice at least, and in what time."""
+    at_once = _QUEUED_ON_A_GPU if device == "cuda" else 1
     began, times = time.perf_counter(), 0
     while times < 2 or time.perf_counter() - began < seconds:
-        run()
-        times += 1
+        for _ in range(at_once):
+            run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times += at_once
     return times, time.perf_counter() - began

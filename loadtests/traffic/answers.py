@@ -24,7 +24,7 @@ from deepfake_client import (
 )
 from deepfake_client.preprocessing import load_image, to_pixels
 
-from .pool import KnownAnswer, Payload, encoded, picture
+from .pool import Item, Payload, encoded, picture
 
 #: Scores in bf16 move by up to 0.005 with the size of the batch; four times as much is no rounding.
 SCORE_TOLERANCE = 0.02
@@ -51,7 +51,7 @@ def cause_of(error: DeepfakeError) -> str:
 
 
 def wrong(
-    scores: Mapping[str, float], known: KnownAnswer | None, labels: frozenset[str], tolerance: float
+    scores: Mapping[str, float], known: Mapping[str, float] | None, labels: frozenset[str], tolerance: float
 ) -> str | None:
     """The cause when scores are not right, else None."""
     if frozenset(scores) != labels or abs(sum(scores.values()) - 1) > SCORE_TOLERANCE:
@@ -59,11 +59,11 @@ def wrong(
     return WRONG_SCORES if known is not None and contradicts(scores, known, tolerance) else None
 
 
-def contradicts(scores: Mapping[str, float], known: KnownAnswer, tolerance: float) -> bool:
+def contradicts(scores: Mapping[str, float], known: Mapping[str, float], tolerance: float) -> bool:
     """Whether scores have other labels than the known ones, or differ from them by more than the tolerance."""
-    if set(scores) != set(known.scores):
+    if scores.keys() != known.keys():
         return True
-    return any(abs(scores[label] - score) > tolerance for label, score in known.scores.items())
+    return any(abs(scores[label] - score) > tolerance for label, score in known.items())
 
 
 def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
@@ -71,7 +71,7 @@ def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
     return client.classify(payload) if isinstance(payload, bytes) else client.classify_pixels(payload)
 
 
-def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[KnownAnswer]:
+def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[Item]:
     """Those of a file; else, where some are to be sent, the server's own.
 
     Raises:
@@ -83,24 +83,24 @@ def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, 
     return learn(client, payload) if known_rate else []
 
 
-def learn(client: DeepfakeClient, payload: str) -> list[KnownAnswer]:
+def learn(client: DeepfakeClient, payload: str) -> list[Item]:
     """Asks the server, before the load, for its verdicts on eight drawn images."""
     images = [_as_payload(file, payload) for file in drawn()]
-    return [KnownAnswer(image, dict(ask(client, image).scores)) for image in images]
+    return [Item(image, dict(ask(client, image).scores)) for image in images]
 
 
-def read(path: Path, payload: str) -> list[KnownAnswer]:
+def read(path: Path, payload: str) -> list[Item]:
     """Known answers from a file of `deepfake classify --format jsonl`, whose paths are those of the images.
 
     Raises:
         ValueError: the file or an image cannot be read; in one line.
     """
-    found: list[KnownAnswer] = []
+    found: list[Item] = []
     try:
         for line in path.read_text().splitlines():
             entry = json.loads(line)
             scores = {str(label): float(score) for label, score in entry["scores"].items()}
-            found.append(KnownAnswer(_as_payload(Path(entry["source"]).read_bytes(), payload), scores))
+            found.append(Item(_as_payload(Path(entry["source"]).read_bytes(), payload), scores))
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from None
     except (ImageError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,9 +111,9 @@ def read(path: Path, payload: str) -> list[KnownAnswer]:
     return found
 
 
-def alike(answers: Sequence[KnownAnswer], tolerance: float) -> bool:
+def alike(answers: Sequence[Item], tolerance: float) -> bool:
     """Whether all answers are the same within the tolerance, so that a mixed-up one would go unseen."""
-    return not any(contradicts(a.scores, b, tolerance) for a in answers for b in answers)
+    return not any(contradicts(a.scores, b.scores, tolerance) for a in answers for b in answers)
 
 
 def drawn() -> list[bytes]:

@@ -19,7 +19,7 @@ from deepfake_client import AsyncDeepfakeClient, DeepfakeError
 from .answers import SCORE_TOLERANCE, cause_of, wrong
 from .loops import Arrivals, Sample, Schedule, closed_loop, open_loop
 from .options import client_options
-from .pool import Item, KnownAnswer, Stream
+from .pool import Item, Stream
 
 _START_SECONDS = 60.0
 
@@ -32,7 +32,7 @@ class Load:
     labels: frozenset[str]
     payload: Literal["pixels", "image"] = "pixels"
     image_side: int = 512
-    known: tuple[KnownAnswer, ...] = ()
+    known: tuple[Item, ...] = ()
     known_rate: float = 0.0
     score_tolerance: float = SCORE_TOLERANCE
     deadline_seconds: float = 60.0
@@ -52,29 +52,19 @@ class Generators:
         self._load = load
         context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
         self._workers: list[tuple[Any, Connection]] = []
-        # Ctrl-C reaches the processes, too, which leave it to this one; they inherit that it is ignored.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, load), daemon=True)
-                process.start()
-                theirs.close()
-                self._workers.append((process, ours))
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, load), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
 
     @property
     def pids(self) -> list[int]:
         return [process.pid for process, _ in self._workers]
 
     def closed_loop(self, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None) -> list[Sample]:
-        """What each process saw; see `loops.closed_loop`.
-
-        Args:
-            callers: of all processes together.
-            measuring: called once answers count in all processes.
-        """
+        """What each process saw of `callers` in all; `measuring` is called once answers count in all of them."""
         for _, pipe in self._workers:
             pipe.send(("closed", max(1, callers // len(self._workers)), seconds))
         patience = seconds + 3 * self._load.deadline_seconds
@@ -83,18 +73,11 @@ class Generators:
         return self.collect(patience)
 
     def begin(
-        self,
-        rate: float,
-        begin: float,
-        measure_from: float,
-        end: float,
-        seed: int = 0,
-        arrivals: Arrivals = "poisson",
+        self, rate: float, begin: float, measure_from: float, end: float, seed: int = 0, arrivals: Arrivals = "poisson"
     ) -> None:
         """Tells all to offer `rate` requests per second together, in an open loop; `collect` brings what they saw.
 
-        Args:
-            begin, measure_from, end: of time.monotonic(), which processes of a machine share.
+        `begin`, `measure_from` and `end` are of time.monotonic(), which the processes of a machine share.
         """
         for index, (_, pipe) in enumerate(self._workers):
             schedule = Schedule(rate / len(self._workers), arrivals, begin, seed * 1000 + index)
@@ -131,6 +114,7 @@ def _receive(pipe: Connection, timeout_seconds: float) -> Any:
 
 def _serve(pipe: Connection, load: Load) -> None:
     """What a generator process does: a loop for each order, until the other end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process, too, which leaves it to the other
     if load.gives_way:
         os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
         with contextlib.suppress(FileNotFoundError):
@@ -141,34 +125,23 @@ def _serve(pipe: Connection, load: Load) -> None:
 
 
 async def _obey(pipe: Connection, load: Load) -> None:
-    sender = ClientSender(load)
-    async with sender.client:
-        await sender.send(sender.next())  # opens the connection
+    stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
+    options = client_options(load.payload, load.deadline_seconds, load.credentials)
+    async with AsyncDeepfakeClient(load.url, **options) as client:
+
+        async def send(item: Item) -> str | None:
+            image = isinstance(item.payload, bytes)
+            try:
+                verdict = await (client.classify if image else client.classify_pixels)(item.payload)
+            except DeepfakeError as error:
+                return cause_of(error)
+            return wrong(verdict.scores, item.scores, load.labels, load.score_tolerance)
+
+        await send(stream.next())  # opens the connection
         pipe.send(None)
         while True:
             kind, *order = pipe.recv()  # between two loops nothing else runs here
             if kind == "closed":
-                pipe.send(await closed_loop(sender, *order, lambda: pipe.send(None)))
+                pipe.send(await closed_loop(stream.next, send, *order, lambda: pipe.send(None)))
             else:
-                pipe.send(await open_loop(sender, *order))
-
-
-class ClientSender:
-    """This project's client without retries, and what it sends."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._stream = Stream(load.payload, load.image_side, load.known, load.known_rate)
-        arguments = client_options(load.payload, load.deadline_seconds, load.credentials)
-        self.client = AsyncDeepfakeClient(load.url, **arguments)
-
-    def next(self) -> Item:
-        return self._stream.next()
-
-    async def send(self, request: Item) -> str | None:
-        image = isinstance(request.payload, bytes)
-        try:
-            verdict = await (self.client.classify if image else self.client.classify_pixels)(request.payload)
-        except DeepfakeError as error:
-            return cause_of(error)
-        return wrong(verdict.scores, request.known, self._load.labels, self._load.score_tolerance)
+                pipe.send(await open_loop(stream.next, send, *order))

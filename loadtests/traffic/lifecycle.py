@@ -12,14 +12,13 @@ import locust.stats
 from deepfake_client import DeepfakeError
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import WorkerRunner
 from locust.stats import StatsEntry
 
+from .loops import percentile
 from .options import add_options, credentials, urls_for
 from .shapes import Shape
 from .target import Target
-
-_SHARE = 0.95
 
 
 def register(events: Events) -> None:
@@ -38,66 +37,49 @@ def _three_digits(milliseconds: float) -> int:
 
 
 def _init(environment: Environment, **_: Any) -> None:
-    """Before anything is sent: a wrong --host or file ends the program with 2, a server that does not answer with 1."""
+    """A wrong --host or file ends the program with 2, before anything is sent."""
     options, runner = environment.parsed_options, environment.runner
     # Requests on their way at the end get their answers: the slowest are among them.
     environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
     if isinstance(runner, WorkerRunner):
         return  # the master decides for all
-    try:
-        if environment.host or options.headless:
+    if environment.host or options.headless:
+        try:
             environment.user_classes[:] = _fitting(environment)
             credentials(options).check(environment.host.split(","))
-    except ValueError as error:
-        _exit(error, 2)
+        except ValueError as error:
+            print(f"loadtest: {error}", file=sys.stderr)
+            sys.exit(2)
     if options.shape:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = runner
-    if options.headless and not isinstance(
-        runner, MasterRunner
-    ):  # what targets ask beforehand is then no part of --run-time
-        try:
-            _open_targets(environment)
-        except (ValueError, DeepfakeError) as error:
-            _exit(error, 1)
-        gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
-
-
-def _exit(error: Exception, status: int) -> None:
-    print(f"loadtest: {error}", file=sys.stderr)
-    sys.exit(status)
+    gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
 
 
 def _fitting(environment: Environment) -> list[Any]:
     """Classes that --host has a URL for."""
     classes: list[Any] = environment.user_classes
-    fitting = [each for each in classes if urls_for(environment.host, each.schemes)]
-    if not fitting:
-        raise ValueError(f"--host has no {classes[0].schemes[0]}:// URL, as {classes[0].__name__} needs")
-    return fitting
+    if fitting := [each for each in classes if urls_for(environment.host, each.schemes)]:
+        return fitting
+    raise ValueError(f"--host has no {classes[0].schemes[0]}:// URL, as {classes[0].__name__} needs")
 
 
 def _test_start(environment: Environment, **_: Any) -> None:
-    """In each process: open the targets, which asks the server, before the load."""
+    """In each process, before the load: open the targets, which asks the server. If it does not answer, the run ends."""
     runner = environment.runner
     try:
         if not isinstance(runner, WorkerRunner):
             _fitting(environment)  # the page may have another --host
-        _open_targets(environment)
+        for each in environment.user_classes:
+            if urls := urls_for(environment.host, each.schemes):
+                each.target = Target(urls, environment.parsed_options)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
         environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
-        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
+        if not isinstance(runner, WorkerRunner) and environment.parsed_options.headless:
             print(f"loadtest: {error}", file=sys.stderr)
             environment.process_exit_code = 1
             gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
-
-
-def _open_targets(environment: Environment) -> None:
-    for each in environment.user_classes:
-        urls = urls_for(environment.host, each.schemes)
-        if urls and each.target is None:
-            each.target = Target(urls, environment.parsed_options)
 
 
 def _close_targets(environment: Environment, **_: Any) -> None:
@@ -136,14 +118,8 @@ def broken(total: StatsEntry, slo_p95_ms: float, max_failure_rate: float) -> lis
 
 
 def p95_ms(answered: Mapping[int, int], requests: int) -> float:
-    """95th percentile of the response times of `requests` requests; those that failed are slower than any.
+    """95th percentile of `requests` requests, of which so many were `answered` rightly after so many milliseconds.
 
-    Args:
-        answered: how many requests were answered rightly after so many milliseconds.
+    Those that failed are slower than any.
     """
-    left = math.ceil(requests * _SHARE)
-    for milliseconds in sorted(answered):
-        left -= answered[milliseconds]
-        if left <= 0:
-            return milliseconds
-    return math.inf
+    return percentile([ms for ms, times in answered.items() for _ in range(times)], requests, 0.95)

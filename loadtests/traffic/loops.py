@@ -11,9 +11,9 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 #: Answers of one batch come within this time.
 TOGETHER_SECONDS = 0.05
@@ -21,16 +21,10 @@ TOGETHER_SECONDS = 0.05
 _PAUSE_AFTER_FAILURE_SECONDS = 0.2
 
 Arrivals = Literal["poisson", "constant"]
-
-
-class Sender(Protocol):
-    """Makes requests ready and sends them, any number at a time."""
-
-    def next(self) -> Any:
-        """A request, before its clock starts."""
-
-    async def send(self, request: Any) -> str | None:
-        """Sends it and judges the answer: the cause of a failure, None when it was right."""
+#: Makes a request ready, before its clock starts.
+Prepare = Callable[[], Any]
+#: Sends a request and judges the answer: the cause of a failure, None when it was right.
+Send = Callable[[Any], Awaitable[str | None]]
 
 
 @dataclass(slots=True)
@@ -55,13 +49,9 @@ class Sample:
 
 
 class Schedule:
-    """Due times of one source of requests.
+    """Due times of one source of `rate` requests per second, from `start` on, by whatever clock that is.
 
-    Args:
-        rate: requests per second, above 0.
-        arrivals: "poisson", the times of many independent callers, or "constant", a fixed interval.
-        start: when the source begins, on the clock that due times are read by.
-        seed: of the intervals; None draws one.
+    They arrive "poisson", as many independent callers do, or "constant", at a fixed interval.
     """
 
     def __init__(self, rate: float, arrivals: Arrivals, start: float, seed: int | None = None) -> None:
@@ -79,24 +69,22 @@ class Schedule:
 
 
 async def closed_loop(
-    sender: Sender, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
+    prepare: Prepare, send: Send, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
 ) -> Sample:
     """Callers that each send the next request when they have the answer to the last.
 
-    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. It
-    goes on for `seconds`, or longer until as many have come again. What is under way at the end is waited for.
-
-    Args:
-        measuring: called when answers begin to count.
+    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. Then
+    `measuring` is called. It goes on for `seconds`, or longer until as many have come again. What is under way at the end
+    is waited for.
     """
     sample, ended, end = Sample(), 0, math.inf
 
     async def call() -> None:
         nonlocal ended, end
         while time.monotonic() < end:
-            request = sender.next()
+            request = prepare()
             began = time.monotonic()
-            cause = await sender.send(request)
+            cause = await send(request)
             now = time.monotonic()
             ended += 1
             if ended == 2 * callers:
@@ -116,13 +104,13 @@ async def closed_loop(
     return sample
 
 
-async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end: float) -> Sample:
+async def open_loop(prepare: Prepare, send: Send, schedule: Schedule, measure_from: float, end: float) -> Sample:
     """Requests that leave when they are due, until `end`; those due from `measure_from` on count. Times of time.monotonic()."""
     sample = Sample()
 
     async def call(request: Any, due: float) -> None:
         left = time.monotonic()
-        cause = await sender.send(request)
+        cause = await send(request)
         now = time.monotonic()
         if cause is None and measure_from <= now < end:
             sample.answered_at.append(now)
@@ -132,7 +120,7 @@ async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end
 
     calls = []
     while schedule.due < end:
-        request = sender.next()
+        request = prepare()
         await asyncio.sleep(max(schedule.due - time.monotonic(), 0))
         calls.append(asyncio.create_task(call(request, schedule.due)))
         schedule.advance()
@@ -141,10 +129,7 @@ async def open_loop(sender: Sender, schedule: Schedule, measure_from: float, end
 
 
 def answers_per_second(answered_at: Sequence[float]) -> float:
-    """Answers per second from the first to the last, without those that came in the first one's batch.
-
-    The answers of a batch come together. To count what fell into a fixed window would be wrong by up to a batch.
-    """
+    """Answers per second from the first to the last, without the first one's batch, whose answers came together."""
     first, last = min(answered_at, default=0.0), max(answered_at, default=0.0)
     later = sum(at > first + TOGETHER_SECONDS for at in answered_at)
     return later / (last - first) if later else 0.0

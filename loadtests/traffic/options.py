@@ -34,26 +34,18 @@ part = checked("0 or more and below 1", lambda value: 0 <= value < 1)
 zero_or_more = checked("0 or more", lambda value: 0 <= value < math.inf)
 above_zero = checked("above 0", lambda value: 0 < value < math.inf)
 one_or_more = checked("1 or more", lambda value: value >= 1, int)
-image_side = checked("a multiple of 16, 512 at least", lambda value: value >= 512 and value % 16 == 0, int)
+image_side = checked("512 at least", lambda value: value >= 512, int)
 
 # Name → type, default and help; those of the second group do not show in Locust's web page.
 _IN_THE_PAGE = {
-    "--image-side": (image_side, 512, "width and height of the JPEG files, a multiple of 16, 512 at least"),
+    "--image-side": (image_side, 512, "width and height of the JPEG files, 512 at least"),
     "--repeat-rate": (share, 0.0, "share of requests that repeat an image on purpose, to study a response cache"),
     "--known-rate": (share, 0.05, "share of requests whose scores are known and compared"),
-    "--known-answers": (
-        str,
-        "",
-        "output of `deepfake classify --format jsonl` to compare with; else the server is asked",
-    ),
+    "--known-answers": (str, "", "output of `deepfake classify --format jsonl` to compare with; else the server's own"),
     "--score-tolerance": (share, SCORE_TOLERANCE, "how far a score may be from the known one"),
     "--rate": (zero_or_more, 0.0, "open loop: requests per second of each user, answered or not; 0: closed loop"),
     "--deadline-seconds": (above_zero, 30.0, "how long a request waits for its answer"),
-    "--slo-p95-ms": (
-        zero_or_more,
-        0.0,
-        "95 %% of all requests must be answered rightly within so many ms; 0: no target",
-    ),
+    "--slo-p95-ms": (zero_or_more, 0.0, "95 %% of all requests must be answered rightly in so many ms; 0: no target"),
     "--max-failure-rate": (share, 0.0, "share of requests that may fail"),
 }
 # --tls-cert and --tls-key are Locust's own, for its web page.

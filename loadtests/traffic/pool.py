@@ -1,6 +1,6 @@
 """Images of which no two are alike, and the requests that are made of them.
 
-Each image is a function of a number, and numbers count up from a random 128-bit one: neither two processes nor two runs
+Each image is a function of a number, and numbers count up from a random 63-bit one: neither two processes nor two runs
 share any, so nothing that remembers answers meets an image twice unless it is meant to.
 """
 
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import io
 import random
-import re
 import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from deepfake_client.preprocessing import IMAGE_SIZE
@@ -24,87 +23,72 @@ from PIL import Image
 #: What is sent: pixels of shape (224, 224, 3), uint8, or the bytes of an image file.
 Payload: TypeAlias = NDArray[np.uint8] | bytes
 
-_NUMBER_BYTES = 16
-_BASE_IMAGES = 64
-_JPEG_VARIANTS = 16
-_MCU_ROW = 16  # pixel rows of one row of blocks with 4:2:0 chroma
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_NUMBER_BITS = 64
+_BASE_PIXELS, _BASE_FILES = 64, 16
+_LUMINANCE_TABLE = b"\xff\xdb\x00\x43\x00"  # in a JPEG file, what the 64 quantisation steps of its luminance follow
 _RECENT = 32  # in any cache that holds so many images
 
 
 class PixelPool:
-    """Preprocessed images, 150,528 bytes each; the number stands in the first 16 values of one of 64 images."""
+    """Preprocessed images, 150,528 bytes each; the number stands in the first eight values of one of 64 images."""
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
-        self._images = [picture(IMAGE_SIZE, generator).reshape(-1) for _ in range(_BASE_IMAGES)]
+        self._images = [picture(IMAGE_SIZE, generator) for _ in range(_BASE_PIXELS)]
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """The image of a number below 2**128."""
-        pixels = self._images[number % _BASE_IMAGES].copy()
-        pixels[:_NUMBER_BYTES] = np.frombuffer(number.to_bytes(_NUMBER_BYTES, "little"), np.uint8)
-        return pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3)
+        """The image of a number below 2**64."""
+        pixels = self._images[number % _BASE_PIXELS].copy()
+        number_bytes = number.to_bytes(_NUMBER_BITS // 8, "little")
+        pixels.reshape(-1)[: len(number_bytes)] = np.frombuffer(number_bytes, np.uint8)
+        return pixels
 
 
 class JpegPool:
-    """JPEG files of `side` × `side` pixels, put together from 16 that are kept.
+    """JPEG files of `side` × `side` pixels: one of 16, with a bit of the number added to each quantisation step.
 
-    Each has a restart marker after every row of blocks, so a row of one file can stand in for the same row of another.
-    The digits of the number, to the base 16, say which file each row comes from. A side of 512 or more gives the 32 rows
-    that a 128-bit number needs; it is a multiple of 16.
+    A step scales one frequency of the whole image, so that what a server decodes differs as well.
     """
 
     def __init__(self, side: int = 512) -> None:
         generator = np.random.default_rng(0)
-        files = [_cut(encoded(picture(side, generator))) for _ in range(_JPEG_VARIANTS)]
-        self._head = files[0][0]
-        self._rows = [rows for _, rows in files]
-        if any(head != self._head or len(rows) != side // _MCU_ROW for head, rows in files):
-            raise ValueError("this build of Pillow writes JPEG files that cannot be cut at their restart markers")
+        self._files = [encoded(picture(side, generator)) for _ in range(_BASE_FILES)]
 
     def image(self, number: int) -> bytes:
-        """The file of a number below 2**128."""
-        parts = [self._head]
-        for index in range(len(self._rows[0])):
-            number, digit = divmod(number, _JPEG_VARIANTS)
-            parts.append(self._rows[digit][index])
-        return b"".join([*parts, _END_OF_IMAGE])
-
-
-@dataclass(frozen=True, slots=True)
-class KnownAnswer:
-    """An image and the scores that every request for it must bring."""
-
-    payload: Payload
-    scores: Mapping[str, float]
+        """The file of a number below 2**64."""
+        file = bytearray(self._files[number % _BASE_FILES])
+        table = file.index(_LUMINANCE_TABLE) + len(_LUMINANCE_TABLE)
+        for bit in range(_NUMBER_BITS):
+            file[table + bit] += number >> bit & 1
+        return bytes(file)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request to be made; `repeated` when the same image was sent before, on purpose."""
+    """One request to be made."""
 
     payload: Payload
+    scores: Mapping[str, float] | None = None
+    """Which it must bring, where they are known."""
     repeated: bool = False
-    known: KnownAnswer | None = None
+    """Whether the same image was sent before, on purpose."""
 
 
 class Stream:
     """Requests without an end: new images, some repeated, some with a known answer.
 
     Args:
-        payload: "pixels" or "image".
-        side: of JPEG files, see `JpegPool`.
+        payload: "pixels", or "image" for JPEG files of `side` × `side`.
         known_rate: share of requests that send an image with a known answer.
         repeat_rate: share of requests that repeat one of the last 32 new images.
-        seed: of the order of these; the images themselves never repeat, whatever the seed.
+        seed: of the order of these, not of the images.
     """
 
     def __init__(
         self,
         payload: str,
         side: int = 512,
-        known: Sequence[KnownAnswer] = (),
+        known: Sequence[Item] = (),
         known_rate: float = 0.0,
         repeat_rate: float = 0.0,
         seed: int | None = None,
@@ -120,8 +104,7 @@ class Stream:
         """The next request; preparing it takes well under a millisecond, and belongs before the clock starts."""
         dice = self._random.random()
         if dice < self._known_rate:
-            known = self._random.choice(self._known)
-            return Item(known.payload, known=known)
+            return self._random.choice(self._known)
         if self._recent and dice < self._known_rate + self._repeat_rate:
             return Item(self._pool.image(self._random.choice(self._recent)), repeated=True)
         number = next(self._numbers)
@@ -131,7 +114,7 @@ class Stream:
 
 def numbers() -> Iterator[int]:
     """Numbers of images, from a random one up; two processes do not meet."""
-    return count(secrets.randbits(8 * _NUMBER_BYTES - 1))
+    return count(secrets.randbits(_NUMBER_BITS - 1))
 
 
 def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -143,17 +126,7 @@ def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def encoded(pixels: NDArray[np.uint8], kind: str = "JPEG") -> bytes:
-    """An image file; a JPEG has a restart marker after every row of blocks."""
-    options: dict[str, Any] = {"quality": 85, "subsampling": "4:2:0", "restart_marker_rows": 1}
+    """An image file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **(options if kind == "JPEG" else {}))
+    Image.fromarray(pixels).save(buffer, kind, quality=85)
     return buffer.getvalue()
-
-
-def _cut(file: bytes) -> tuple[bytes, list[bytes]]:
-    """What stands before the first row of blocks, and the rows, each with the marker that ends it but the last."""
-    begins = file.index(_START_OF_SCAN)
-    begins += 2 + int.from_bytes(file[begins + 2 : begins + 4], "big")
-    scan = file[begins : file.rindex(_END_OF_IMAGE)]
-    ends = [found.end() for found in _RESTART.finditer(scan)] + [len(scan)]
-    return file[:begins], [scan[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -38,29 +38,25 @@ class Target:
 
     def __init__(self, urls: Sequence[str], options: Namespace) -> None:
         grpc.experimental.gevent.init_gevent()  # in each process, before its first channel and after any fork
-        self._options = options
         arguments = client_options(options.payload, options.deadline_seconds, credentials(options))
         self._clients = [DeepfakeClient(url, **arguments) for url in urls]
+        self._turn = itertools.cycle(self._clients)
+        self._tolerance = options.score_tolerance
         self._latest = 0.0
         self._told: set[str] = set()
         try:
-            self._labels, self.stream = self._ask_before_the_load()
+            labels = {frozenset(client.model_info().labels) for client in self._clients}
+            if len(labels) > 1:
+                raise ValueError("the replicas serve models with different labels")
+            file = Path(options.known_answers) if options.known_answers else None
+            known = known_answers(self._clients[0], file, options.known_rate, options.payload)
         except (DeepfakeError, ValueError):
             self.close()
             raise
-        self._turn = itertools.cycle(self._clients)
-
-    def _ask_before_the_load(self) -> tuple[frozenset[str], Stream]:
-        options = self._options
-        labels = {frozenset(client.model_info().labels) for client in self._clients}
-        if len(labels) > 1:
-            raise ValueError("the replicas serve models with different labels")
-        file = Path(options.known_answers) if options.known_answers else None
-        known = known_answers(self._clients[0], file, options.known_rate, options.payload)
-        if known and alike(known, options.score_tolerance):
+        if known and alike(known, self._tolerance):
             _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
-        stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
-        return labels.pop(), stream
+        self._labels = labels.pop()
+        self.stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
 
     def send(self, item: Item) -> RequestFailedError | None:
         """Sends an image and judges the answer; the log has one example of each cause of failures."""
@@ -69,10 +65,10 @@ class Target:
         except DeepfakeError as error:
             cause, example = cause_of(error), str(error)
         else:
-            found = wrong(verdict.scores, item.known, self._labels, self._options.score_tolerance)
+            found = wrong(verdict.scores, item.scores, self._labels, self._tolerance)
             if found is None:
                 return None
-            expected = dict(item.known.scores) if item.known else f"scores of {sorted(self._labels)}"
+            expected = dict(item.scores) if item.scores else f"scores of {sorted(self._labels)}"
             cause, example = found, f"{dict(verdict.scores)} in place of {expected}"
         if cause not in self._told:
             self._told.add(cause)

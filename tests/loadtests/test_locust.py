@@ -26,7 +26,7 @@ KNOWN_IMAGES = 8  # asked one by one before the load
 
 def test_a_good_server_passes_over_both_protocols(triton: EmbeddedTriton, tmp_path: Path) -> None:
     before = metric(triton.metrics_url, "nv_inference_request_success")
-    load = ["-u", "4", "-r", "4", "-t", "3s", "--slo-p95-ms", "30000", "--known-rate", "0.3"]
+    load = ["-u", "4", "-r", "4", "-t", "5s", "--slo-p95-ms", "30000", "--known-rate", "0.3"]
     run = run_locust(tmp_path, "--host", f"{triton.grpc_url},{triton.http_url}", *load)
     assert run.status == 0, run.stderr
     answered = re.fullmatch(r"passed: p95 \d+ of at most 30000 ms, 0 of (\d+) requests failed", run.verdict)

@@ -20,14 +20,14 @@ from deepfake_deploy.export.contract import read_labels
 
 from loadtests.capacity.resources import family
 from loadtests.studies.peers import __main__ as peers
-from loadtests.studies.peers.__main__ import JudgingSender
+from loadtests.studies.peers.__main__ import judging
 from loadtests.studies.peers.comparison import best_peer, judge, page
 from loadtests.studies.peers.contestants import CONTESTANTS, ServerError, http, running
 from loadtests.studies.peers.contestants import triton as call_triton
 from loadtests.studies.serving import memory_mib
 from loadtests.traffic.answers import WRONG_INVALID, WRONG_SCORES
 from loadtests.traffic.loops import closed_loop
-from loadtests.traffic.pool import JpegPool, KnownAnswer
+from loadtests.traffic.pool import Item, JpegPool, Stream
 from tests.support.project import ROOT
 
 SCORES = {"Deepfake": 0.75, "Real one": 0.25}
@@ -129,7 +129,7 @@ def test_the_committed_page_is_made_of_the_committed_figures() -> None:
     assert text == (results / "peers.md").read_text()
 
 
-KNOWN = [KnownAnswer(FILE, SCORES)]
+KNOWN = [Item(FILE, SCORES)]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ async def test_images_are_distinct_and_a_wrong_score_of_a_known_one_is_an_error(
             raise RuntimeError("503")
         return scores
 
-    sender = JudgingSender(answer, KNOWN)
-    causes = {await sender.send(sender.next()) for _ in range(200)}
+    stream, send = Stream("image", known=KNOWN, known_rate=0.05), judging(answer, SCORES)
+    causes = {await send(stream.next()) for _ in range(200)}
     assert cause in causes
     assert causes <= {cause, None}
     new = [file for file in files if file != FILE]
@@ -209,15 +209,15 @@ async def test_an_http_server_gets_the_file_as_it_takes_it(field: str | None, an
 @pytest.mark.parametrize(("answer", "status", "cause"), [("busy", 503, "HTTP 503"), ("yes", 200, WRONG_INVALID)])
 async def test_what_is_no_answer_is_told_apart(answer: str, status: int, cause: str) -> None:
     async with http_server(answer, status) as (url, _), http(None, url) as send:
-        sender = JudgingSender(send, KNOWN)
-        assert await sender.send(sender.next()) == cause
+        assert await judging(send, SCORES)(KNOWN[0]) == cause
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 async def test_ours_is_measured_through_its_own_client(triton: EmbeddedTriton, protocol: str) -> None:
     async with call_triton(triton.http_url if protocol == "http" else triton.grpc_url) as send:
-        known = [KnownAnswer(FILE, await send(FILE))]
-        sample = await closed_loop(JudgingSender(send, known), 8, 0.5)
+        known = [Item(FILE, await send(FILE))]
+        stream = Stream("image", known=known, known_rate=0.05)
+        sample = await closed_loop(stream.next, judging(send, known[0].scores), 8, 0.5)
     assert len(sample.latencies_ms) >= 8
     assert not sample.failures
     assert len(family(triton.pid)) > 1
@@ -265,9 +265,9 @@ def test_a_stopped_peer_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["fastapi", "card"])
 def test_a_peer_answers_as_transformers_does(key: str, checkpoint: Path, repository: Path) -> None:
     python = Path(sys.executable)  # gradio brings all that these two need
-    known = peers._known_answers(checkpoint, read_labels(repository))
+    known = peers.known_answers(checkpoint, read_labels(repository))
     with running(CONTESTANTS[key], python, checkpoint, repository, "fp32") as (url, _):
-        asyncio.run(peers._warm_up(CONTESTANTS[key], url, known))
+        asyncio.run(peers.warm_up(CONTESTANTS[key], url, known))
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def test_without_the_peers_environment_the_run_says_so_and_compares_nothing(
     ("argument", "reason"),
     [
         (["--only", "flask"], "invalid choice: 'flask'"),
-        (["--rounds", "0"], "--rounds and --seconds must be above 0"),
+        (["--rounds", "0"], "--rounds: must be 1 or more, not 0"),
     ],
 )
 def test_wrong_options_are_told(

@@ -17,7 +17,7 @@ from deepfake_client.preprocessing import load_image, to_pixels
 
 from loadtests.traffic.answers import WRONG_INVALID, WRONG_SCORES, alike, learn, read, wrong
 from loadtests.traffic.loops import Schedule, answers_per_second, closed_loop, percentile
-from loadtests.traffic.pool import JpegPool, KnownAnswer, PixelPool, Stream, numbers
+from loadtests.traffic.pool import Item, JpegPool, PixelPool, Stream, numbers
 from tests.support.pictures import encoded, photo_like
 
 
@@ -35,10 +35,13 @@ def test_jpeg_files_never_repeat_nor_does_what_a_server_decodes_from_them() -> N
     assert all(load_image(file).size == (512, 512) for file in files[:3])
 
 
-def test_every_digit_of_the_number_shows_in_the_decoded_image() -> None:
+def test_every_bit_of_the_number_shows_in_the_decoded_image() -> None:
     pool = JpegPool()
-    seen = {to_pixels(load_image(pool.image(16**row))).tobytes() for row in range(32)}
-    assert len(seen) == 32
+    same_file = 16  # numbers that differ by it or a multiple begin from the same one of 16 files
+    seen = {
+        to_pixels(load_image(pool.image(number))).tobytes() for number in (0, *(same_file << bit for bit in range(60)))
+    }
+    assert len(seen) == 61
 
 
 def test_two_processes_do_not_send_the_same() -> None:
@@ -54,9 +57,9 @@ def test_repeated_images_are_the_share_that_was_asked_for() -> None:
 
 
 def test_known_images_are_the_share_that_was_asked_for() -> None:
-    known = KnownAnswer(b"image", {"Deepfake": 1.0, "Real one": 0.0})
+    known = Item(b"image", {"Deepfake": 1.0, "Real one": 0.0})
     stream = Stream("pixels", known=[known], known_rate=0.2, seed=1)
-    assert 150 < sum(stream.next().known is known for _ in range(1000)) < 250
+    assert 150 < sum(stream.next() is known for _ in range(1000)) < 250
 
 
 LABELS = frozenset({"Deepfake", "Real one"})
@@ -72,7 +75,7 @@ LABELS = frozenset({"Deepfake", "Real one"})
     ],
 )
 def test_scores_may_differ_by_rounding_and_not_by_more(scores: dict[str, float], cause: str | None) -> None:
-    known = KnownAnswer(b"image", {"Deepfake": 0.505, "Real one": 0.495})
+    known = {"Deepfake": 0.505, "Real one": 0.495}
     assert wrong(scores, known, LABELS, 0.02) == cause
 
 
@@ -155,7 +158,7 @@ class Scripted:
 
 async def test_in_a_closed_loop_each_caller_waits_for_its_answer() -> None:
     sender, measuring = Scripted(), []
-    sample = await closed_loop(sender, 4, 0.3, lambda: measuring.append(len(measuring)))
+    sample = await closed_loop(sender.next, sender.send, 4, 0.3, lambda: measuring.append(len(measuring)))
     assert sender.most_at_a_time == 4
     assert measuring == [0]
     assert 0 < len(sample.latencies_ms) <= next(sender.numbers) - 4  # the first answer of each caller does not count
@@ -165,7 +168,8 @@ async def test_in_a_closed_loop_each_caller_waits_for_its_answer() -> None:
 
 
 async def test_failures_are_counted_by_cause_and_not_as_answers() -> None:
-    sample = await closed_loop(Scripted(cause="HTTP 503"), 2, 0.5)
+    sender = Scripted(cause="HTTP 503")
+    sample = await closed_loop(sender.next, sender.send, 2, 0.5)
     assert set(sample.failures) == {"HTTP 503"}
     assert sample.latencies_ms == []
     assert answers_per_second(sample.answered_at) == 0
@@ -173,7 +177,8 @@ async def test_failures_are_counted_by_cause_and_not_as_answers() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.55])
 async def test_the_batches_at_either_end_count_as_a_whole_or_not_at_all(seconds: float) -> None:
-    sample = await closed_loop(Scripted(0.1, batch=8), 16, seconds)
+    sender = Scripted(0.1, batch=8)
+    sample = await closed_loop(sender.next, sender.send, 16, seconds)
     assert len(sample.latencies_ms) % 8 == 0
     assert len(sample.latencies_ms) >= 16
 

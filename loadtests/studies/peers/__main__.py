@@ -1,6 +1,4 @@
-"""The embedded Triton beside other servers of the same checkpoint: the card's own app, FastAPI, LitServe, BentoML, Ray Serve.
-
-    python -m loadtests.studies.peers [--rounds 3] [--seconds 5] [--only triton-image fastapi] [--model FOLDER]
+"""The embedded Triton beside other servers of the same checkpoint: the card's app, FastAPI, LitServe, BentoML, Ray Serve.
 
 `make peers` installs the peers into an environment of their own first. Each round starts every server, checks its answers,
 measures it with 1, 8 and 32 callers, stops it, and writes the result anew.
@@ -10,23 +8,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
+import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import aiohttp
+import numpy as np
+from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
-from PIL import Image
 
-from loadtests.studies.serving import checkpoint_folder, export, memory_mib
+from loadtests.studies.serving import exported, memory_mib
 from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
 from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
-from loadtests.traffic.pool import Item, KnownAnswer, Stream
+from loadtests.traffic.pool import Item, Stream, encoded
 
 from .comparison import judge, page
 from .contestants import CONTESTANTS, Contestant, Send, ServerError, running
@@ -47,66 +46,59 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Result:
-    with checkpoint_folder(options.model, options.repository) as checkpoint:
-        repositories: dict[str, Path] = {}
-        for wanted in PRECISIONS:
-            target = folder / str(wanted)
-            _, precision = export(str(checkpoint), wanted, options.repository, target)
-            repositories.setdefault(precision.value, target)
-        known = _known_answers(checkpoint, read_labels(options.repository))
+    with exported(options, PRECISIONS, folder) as (checkpoint, repositories):
+        known = known_answers(checkpoint, read_labels(options.repository))
+        python = options.environment.absolute() / "bin" / "python"
         result: Result = {
             "circumstances": circumstances("peers", options.model),
             "rounds_wanted": options.rounds,
             "seconds": options.seconds,
             "callers": CALLERS,
-            "precisions": list(repositories),
+            "precisions": [precision.value for precision in repositories],
             "contestants": options.only,
             "versions": [line.split()[0] for line in _REQUIREMENTS.read_text().splitlines() if "==" in line],
             "absent": {},
             "measured": [],
         }
-        python = options.environment.absolute() / "bin" / "python"
+        visits = [
+            (key, precision)
+            for key, precision in itertools.product(options.only, repositories)
+            if precision is Precision.FP32 or not CONTESTANTS[key].fp32_only
+        ]
         for number in range(options.rounds):
-            visits = [(CONTESTANTS[key], precision) for precision in repositories for key in options.only]
             random.shuffle(visits)
-            for contestant, precision in visits:
-                if contestant.fp32_only and precision != "fp32":
-                    continue
-                tell(f"Round {number + 1} of {options.rounds}, {precision}: {contestant.name}")
+            for key, precision in visits:
+                contestant = CONTESTANTS[key]
+                tell(f"Round {number + 1} of {options.rounds}, {precision.value}: {contestant.name}")
+                server = running(contestant, python, checkpoint, repositories[precision], precision.value)
                 try:
-                    with running(contestant, python, checkpoint, repositories[precision], precision) as (url, pid):
+                    with server as (url, pid):
                         found = asyncio.run(_visit(contestant, url, pid, known, options.seconds))
                 except ServerError as error:
-                    result["absent"][f"{contestant.key} {precision}"] = str(error)
+                    result["absent"][f"{key} {precision.value}"] = str(error)
                     tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
                     continue
-                common = {"contestant": contestant.key, "precision": precision, "round": number + 1}
+                common = {"contestant": key, "precision": precision.value, "round": number + 1}
                 result["measured"] += [common | figures for figures in found]
             result |= {"rounds": number + 1, "missed": judge(result)}
             write_result("peers", options.output, result, page)
     return result
 
 
-def _known_answers(checkpoint: Path, labels: list[str]) -> list[KnownAnswer]:
+def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
     """JPEG files with the scores that transformers gives them in fp32."""
-    files = []
-    for png in drawn():
-        jpeg = io.BytesIO()
-        Image.open(io.BytesIO(png)).save(jpeg, "JPEG", quality=90)
-        files.append(jpeg.getvalue())
     probabilities = card_code(checkpoint)
-    return [KnownAnswer(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
+    files = [encoded(np.asarray(load_image(png))) for png in drawn()]
+    return [Item(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
 
 
-async def _visit(
-    contestant: Contestant, url: str, pid: int, known: Sequence[KnownAnswer], seconds: float
-) -> list[Result]:
+async def _visit(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
     """Figures for each number of callers, of a server whose answers were checked first."""
-    await _warm_up(contestant, url, known)
+    await warm_up(contestant, url, known)
+    prepare, found = Stream("image", known=known, known_rate=0.05).next, []
     async with contestant.caller(url) as send:
-        found = []
         for callers in CALLERS:
-            sample = await closed_loop(JudgingSender(send, known), callers, seconds)
+            sample = await closed_loop(prepare, judging(send, known[0].scores), callers, seconds)
             answers, rate = len(sample.latencies_ms), answers_per_second(sample.answered_at)
             if not rate:
                 raise ServerError(f"no right answer: {dict(sample.failures)}")
@@ -125,27 +117,21 @@ async def _visit(
     return found
 
 
-class JudgingSender:
-    """Sends distinct JPEG files of 512 × 512, and every twentieth time one with known scores, which are compared."""
+def judging(send: Send, labels: Collection[str]) -> Callable[[Item], Awaitable[str | None]]:
+    """Sends an item; the cause of a failure or of a wrong answer, else None."""
 
-    def __init__(self, send: Send, known: Sequence[KnownAnswer]) -> None:
-        self._send = send
-        self._stream = Stream("image", known=known, known_rate=0.05)
-        self._labels = frozenset(known[0].scores)
-
-    def next(self) -> Item:
-        return self._stream.next()
-
-    async def send(self, item: Item) -> str | None:
+    async def judged(item: Item) -> str | None:
         try:
-            return wrong(await self._send(item.payload), item.known, self._labels, SCORE_TOLERANCE)
+            return wrong(await send(item.payload), item.scores, frozenset(labels), SCORE_TOLERANCE)
         except aiohttp.ClientResponseError as error:
             return f"HTTP {error.status}"
         except Exception as error:  # each library raises its own, and all of them count
             return type(error).__name__
 
+    return judged
 
-async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer]) -> None:
+
+async def warm_up(contestant: Contestant, url: str, known: Sequence[Item]) -> None:
     """One request after the other, then the known images; a server that listens may still load its model."""
     deadline = time.monotonic() + _WARM_UP_SECONDS
     while True:
@@ -153,8 +139,7 @@ async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer
             async with contestant.caller(url) as send:
                 for _ in range(_WARM_UP_REQUESTS):
                     await send(known[0].payload)
-                await check_known(send, known)
-            return
+                return await check_known(send, known)
         except ServerError:
             raise
         except Exception as error:  # each library raises its own
@@ -163,11 +148,11 @@ async def _warm_up(contestant: Contestant, url: str, known: Sequence[KnownAnswer
             await asyncio.sleep(0.5)
 
 
-async def check_known(send: Send, known: Sequence[KnownAnswer]) -> None:
+async def check_known(send: Send, known: Sequence[Item]) -> None:
     """Asks for all at a time, so that they meet in batches."""
     answers = await asyncio.gather(*(send(each.payload) for each in known))
     for image, scores in zip(known, answers, strict=True):
-        if contradicts(scores, image, SCORE_TOLERANCE):
+        if contradicts(scores, image.scores, SCORE_TOLERANCE):
             raise ServerError(f"wrong answer: {dict(scores)} in place of {dict(image.scores)}")
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-from loadtests.studies.table import Figure, Result, figure, figures, markdown_table, page_of, shown
+from loadtests.studies.table import Figure, Result, figure, markdown_table, page_of, shown
 
 from .contestants import CONTESTANTS, OURS
 
 #: One caller at a time never fills a batch; what counts there is the model alone.
 FEWEST_CALLERS = 8
+#: What was measured of one server with so many callers, by the number of the round.
+Rounds = dict[int, dict[str, Any]]
 
 
-def rounds_of(result: Result, key: str, precision: str, callers: int) -> dict[int, dict[str, Any]]:
-    """What was measured of one server with so many callers, by the number of the round."""
+def rounds_of(result: Result, key: str, precision: str, callers: int) -> Rounds:
     wanted = (key, precision, callers)
     return {
         each["round"]: each
@@ -22,19 +24,17 @@ def rounds_of(result: Result, key: str, precision: str, callers: int) -> dict[in
     }
 
 
-def rate(rounds: dict[int, dict[str, Any]]) -> Figure:
-    """Images per second."""
-    return figure([each["images_per_second"] for each in rounds.values()])
+def spread(rounds: Rounds, name: str) -> Figure:
+    return figure([each[name] for each in rounds.values()])
 
 
-def times(rounds: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> Figure | None:
+def ratio(rounds: Rounds, others: Rounds) -> Figure | None:
     """Images per second over the others', round by round; None where no round has both."""
-    common = rounds.keys() & others.keys()
-    found = [rounds[number]["images_per_second"] / others[number]["images_per_second"] for number in common]
-    return figure(found) if found else None
+    name, common = "images_per_second", rounds.keys() & others.keys()
+    return figure([rounds[number][name] / others[number][name] for number in common]) if common else None
 
 
-def failed(rounds: dict[int, dict[str, Any]]) -> int:
+def failed(rounds: Rounds) -> int:
     """Requests without a right answer."""
     return sum(sum(each["errors"].values()) for each in rounds.values())
 
@@ -46,22 +46,19 @@ def judge(result: Result) -> list[str]:
     peer that failed or is missing, nor where none was measured.
     """
     missed = [f"{CONTESTANTS[key.split()[0]].name}, {key.split()[1]}: {why}" for key, why in result["absent"].items()]
-    compared = 0
-    for precision in result["precisions"]:
-        for callers in (each for each in result["callers"] if each >= FEWEST_CALLERS):
-            ours = rounds_of(result, OURS, precision, callers)
-            for key in result["contestants"]:
-                theirs = rounds_of(result, key, precision, callers)
-                if ours and theirs and CONTESTANTS[key].program:
-                    compared += 1
-                    where = f"{CONTESTANTS[key].name}, {precision}, {callers} callers"
-                    missed += [f"{where}: {reason}" for reason in _reasons(ours, theirs)]
+    compared = False
+    for precision, callers, key in itertools.product(result["precisions"], result["callers"], result["contestants"]):
+        ours, theirs = (rounds_of(result, each, precision, callers) for each in (OURS, key))
+        if ours and theirs and CONTESTANTS[key].program and callers >= FEWEST_CALLERS:
+            compared = True
+            where = f"{CONTESTANTS[key].name}, {precision}, {callers} callers"
+            missed += [f"{where}: {reason}" for reason in _reasons(ours, theirs)]
     return missed if compared else [*missed, "nothing was compared"]
 
 
-def _reasons(ours: dict[int, dict[str, Any]], theirs: dict[int, dict[str, Any]]) -> list[str]:
-    our_rate, their_rate = rate(ours)["median"], rate(theirs)["median"]
-    our_p99, their_p99 = (figure([each["p99_ms"] for each in side.values()])["median"] for side in (ours, theirs))
+def _reasons(ours: Rounds, theirs: Rounds) -> list[str]:
+    our_rate, their_rate = (spread(side, "images_per_second")["median"] for side in (ours, theirs))
+    our_p99, their_p99 = (spread(side, "p99_ms")["median"] for side in (ours, theirs))
     reasons = {
         f"{failed(ours)} of our requests failed": failed(ours) > 0,
         f"{failed(theirs)} of its requests failed, so that nothing is claimed": failed(theirs) > 0,
@@ -77,9 +74,9 @@ def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure
     found = {key: rounds for key in peers if (rounds := rounds_of(result, key, precision, callers))}
     if not found:
         return None
-    best = max(found, key=lambda key: rate(found[key])["median"])
-    ratio = times(rounds_of(result, OURS, precision, callers), found[best])
-    return (CONTESTANTS[best].name, ratio) if ratio else None
+    best = max(found, key=lambda key: spread(found[key], "images_per_second")["median"])
+    lead = ratio(rounds_of(result, OURS, precision, callers), found[best])
+    return (CONTESTANTS[best].name, lead) if lead else None
 
 
 def page(result: Result) -> list[str]:
@@ -89,34 +86,26 @@ def page(result: Result) -> list[str]:
         f"{result['rounds']} of {result['rounds_wanted']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is "
         "to the embedded Triton with image bytes, round by round.",
     ]
+    header = ["server", "callers", "images/s", "ratio", "p50 ms", "p99 ms", "errors", "memory MiB"]
     for precision in result["precisions"]:
-        blocks += [f"## {precision}", _table(result, precision)]
+        keys = [key for key in result["contestants"] if precision == "fp32" or not CONTESTANTS[key].fp32_only]
+        rows = [_row(result, key, precision, callers) for callers in result["callers"] for key in keys]
+        blocks += [f"## {precision}", markdown_table(header, rows)]
     return page_of("This server and its peers", result, *blocks)
 
 
-def _table(result: Result, precision: str) -> list[str]:
-    rows = []
-    for callers in result["callers"]:
-        ours = rounds_of(result, OURS, precision, callers)
-        for contestant in (CONTESTANTS[key] for key in result["contestants"]):
-            if contestant.fp32_only and precision != "fp32":
-                continue
-            found = rounds_of(result, contestant.key, precision, callers)
-            cells = _cells(found, ours) if found else ["not measured", *[""] * 5]
-            rows.append([contestant.name, str(callers), *cells])
-    header = ["server", "callers", "images/s", "ratio", "p50 ms", "p99 ms", "errors", "memory MiB"]
-    return markdown_table(header, rows)
-
-
-def _cells(found: dict[int, dict[str, Any]], ours: dict[int, dict[str, Any]]) -> list[str]:
-    names = ("images_per_second", "p50_ms", "p99_ms")
-    of = figures([{name: each[name] for name in names} for each in found.values()])
-    ratio = times(found, ours)
+def _row(result: Result, key: str, precision: str, callers: int) -> list[str]:
+    found = rounds_of(result, key, precision, callers)
+    name = [CONTESTANTS[key].name, str(callers)]
+    if not found:
+        return [*name, "not measured", *[""] * 5]
+    to_ours = ratio(found, rounds_of(result, OURS, precision, callers))
     return [
-        shown(of["images_per_second"]),
-        shown(ratio) if ratio else "–",
-        f"{of['p50_ms']['median']:.0f}",
-        shown(of["p99_ms"], 0),
+        *name,
+        shown(spread(found, "images_per_second")),
+        shown(to_ours) if to_ours else "–",
+        f"{spread(found, 'p50_ms')['median']:.0f}",
+        shown(spread(found, "p99_ms"), 0),
         str(failed(found)),
-        f"{max(each['memory_mib'] for each in found.values()):.0f}",
+        f"{spread(found, 'memory_mib')['high']:.0f}",
     ]

@@ -21,11 +21,13 @@ from typing import IO
 
 import aiohttp
 import psutil
+from deepfake_cli.options import CredentialFiles
 from deepfake_client import AsyncDeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
 
 from loadtests.capacity.resources import cores, family
+from loadtests.traffic.options import client_options
 
 _SERVERS = Path(__file__).with_name("servers")
 _LISTENING_SECONDS = 180.0
@@ -61,13 +63,8 @@ async def http(field: str | None, url: str) -> AsyncIterator[Send]:
 @asynccontextmanager
 async def triton(url: str) -> AsyncIterator[Send]:
     """This project's client, without retries: image bytes over HTTP, or pixels over gRPC."""
-    async with AsyncDeepfakeClient(
-        url,
-        decode="server" if url.startswith("http") else "client",
-        max_retries=0,
-        timeout=DEADLINE_SECONDS,
-        max_connections=_MOST_CALLERS,
-    ) as client:
+    options = client_options("image" if url.startswith("http") else "pixels", DEADLINE_SECONDS, CredentialFiles())
+    async with AsyncDeepfakeClient(url, **options) as client:
 
         async def send(file: bytes) -> Mapping[str, float]:
             return (await client.classify(file)).scores
@@ -101,29 +98,25 @@ async def gradio(url: str) -> AsyncIterator[Send]:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One way to have an image classified."""
+    """One way to have an image classified; `program` is its server in servers/, empty for the embedded Triton."""
 
-    key: str
-    """For `--only`, and in peers.json."""
     name: str
     caller: Caller
     program: str = ""
-    """Of servers/; empty for the embedded Triton."""
     fp32_only: bool = False
 
 
 #: What is judged against the peers: it takes what all of them take.
 OURS = "triton-image"
-_ALL = (
-    Contestant(OURS, "embedded Triton, image bytes", triton),
-    Contestant("triton-pixels", "embedded Triton, pixels", triton),
-    Contestant("card", "the card's Gradio app", gradio, "card_app.py", fp32_only=True),
-    Contestant("fastapi", "FastAPI + transformers", partial(http, "image"), "fastapi_app.py"),
-    Contestant("litserve", "LitServe", partial(http, "image"), "litserve_app.py"),
-    Contestant("bentoml", "BentoML", partial(http, "images"), "bentoml_app.py"),
-    Contestant("ray", "Ray Serve", partial(http, None), "ray_app.py"),
-)
-CONTESTANTS = {each.key: each for each in _ALL}
+CONTESTANTS = {
+    OURS: Contestant("embedded Triton, image bytes", triton),
+    "triton-pixels": Contestant("embedded Triton, pixels", triton),
+    "card": Contestant("the card's Gradio app", gradio, "card_app.py", fp32_only=True),
+    "fastapi": Contestant("FastAPI + transformers", partial(http, "image"), "fastapi_app.py"),
+    "litserve": Contestant("LitServe", partial(http, "image"), "litserve_app.py"),
+    "bentoml": Contestant("BentoML", partial(http, "images"), "bentoml_app.py"),
+    "ray": Contestant("Ray Serve", partial(http, None), "ray_app.py"),
+}
 
 
 class ServerError(Exception):
@@ -136,20 +129,17 @@ def running(
 ) -> Iterator[tuple[str, int]]:
     """URL and pid of a server, from when it listens until it and all its processes are gone.
 
-    Args:
-        python: of the peers' environment, for a peer with the checkpoint.
-        repository: for the embedded Triton.
+    The embedded Triton serves `repository`; a peer serves `checkpoint`, run by the `python` of the peers' environment.
     """
     if not contestant.program:
         with EmbeddedTriton(repository) as server:
-            yield server.http_url if contestant.key == OURS else server.grpc_url, server.pid
+            yield server.http_url if contestant is CONTESTANTS[OURS] else server.grpc_url, server.pid
         return
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [str(python), contestant.program]
-    if contestant.key == "bentoml":
-        service = f"{Path(contestant.program).stem}:Service"
-        command = [str(python), "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    if contestant.program == "bentoml_app.py":
+        command[1:] = ["-m", "bentoml", "serve", "bentoml_app:Service", "--host", "127.0.0.1", "--port", str(port)]
     # A short path: Ray makes sockets under it, whose names the kernel limits to 107 characters.
     with (
         tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder,
@@ -158,8 +148,9 @@ def running(
         process = subprocess.Popen(  # noqa: S603 - programs of this folder, no shell
             ending_with_this_process(command),
             cwd=_SERVERS,
-            env=_environment(python, folder)
-            | {"PEER_CHECKPOINT": str(checkpoint), "PEER_PRECISION": precision, "PEER_PORT": str(port)},
+            env=os.environ
+            | {"PEER_CHECKPOINT": str(checkpoint), "PEER_PRECISION": precision, "PEER_PORT": str(port)}
+            | _settings(python, folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -172,10 +163,11 @@ def running(
             _end(process)
 
 
-def _environment(python: Path, folder: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return inherited | {
+def _settings(python: Path, folder: str) -> dict[str, str]:
+    """Of the peers, as environment variables; `folder` for what they write."""
+    return {
         "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": "",
         "PEER_THREADS": str(cores()),
         "HF_HUB_OFFLINE": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
