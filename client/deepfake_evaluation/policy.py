@@ -24,7 +24,6 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from . import InputError
-from .folder import LabelledFolder
 from .measures import BINS, CONFIDENCE, allowed_errors, images_needed, proportion, reliability, upper_bound
 from .report import Part
 from .run import STAND_IN_NOTE, Prediction, ServedModel
