@@ -105,6 +105,7 @@ def test_another_image_size(refusal: Refusal, tmp_path: Path) -> None:
         ("image_mean", [0.485, 0.456, 0.406], "image_mean is [0.485, 0.456, 0.406]"),
         ("image_std", [0.229, 0.224, 0.225], "image_std is [0.229, 0.224, 0.225]"),
         ("do_normalize", False, "do_normalize is False"),
+        ("image_processor_type", "ViTImageProcessor", "image_processor_type is 'ViTImageProcessor'"),
     ],
 )
 def test_other_preprocessing(refusal: Refusal, damaged: Path, key: str, value: object, found: str) -> None:

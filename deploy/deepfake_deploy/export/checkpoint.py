@@ -41,15 +41,22 @@ _UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint came from and where it lies."""
+    """Where a checkpoint came from and where it lies.
+
+    Attributes:
+        model_id: Hub id, local folder as given, or "stand-in" for seeded random weights.
+        revision: commit on the Hub; None for anything local.
+        folder: with its files.
+    """
 
     model_id: str
-    """Hub id, local folder as given, or "stand-in"."""
     revision: str | None
-    """Commit on the Hub; None for anything local."""
     folder: Path
-    weights: str
-    """"checkpoint", or "stand-in" for seeded random weights."""
+
+    @property
+    def weights(self) -> str:
+        """What the provenance calls them: "checkpoint" or "stand-in"."""
+        return STAND_IN if self.model_id == STAND_IN else "checkpoint"
 
 
 @contextlib.contextmanager
@@ -59,23 +66,23 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
     Raises:
         ExportError: it does not exist, or a revision is given for something that has none.
     """
-    if model == STAND_IN or _is_folder(model):
-        if revision is not None:
-            raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
-        if model == STAND_IN:
-            progress.step("Making stand-in weights")
-            with tempfile.TemporaryDirectory(prefix="deepfake-stand-in-") as folder:
-                write_stand_in(Path(folder), labels)
-                yield Checkpoint(STAND_IN, None, Path(folder), STAND_IN)
-        else:
-            yield Checkpoint(model, None, Path(model).expanduser(), "checkpoint")
-        return
-    if not _HUB_ID.fullmatch(model):
+    local = model == STAND_IN or _is_folder(model)
+    if local and revision is not None:
+        raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
+    if model == STAND_IN:
+        progress.step("Making stand-in weights")
+        with tempfile.TemporaryDirectory(prefix="deepfake-stand-in-") as folder:
+            write_stand_in(Path(folder), labels)
+            yield Checkpoint(STAND_IN, None, Path(folder))
+    elif local:
+        yield Checkpoint(model, None, Path(model).expanduser())
+    elif _HUB_ID.fullmatch(model):
+        progress.step(f"Fetching {model} from the Hugging Face Hub")
+        with progress.aside():
+            snapshot = download_checkpoint(model, revision)
+        yield Checkpoint(model, snapshot.name, snapshot)
+    else:
         raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
-    progress.step(f"Fetching {model} from the Hugging Face Hub")
-    with progress.aside():
-        folder_on_disk = download_checkpoint(model, revision)
-    yield Checkpoint(model, folder_on_disk.name, folder_on_disk, "checkpoint")
 
 
 def _is_folder(model: str) -> bool:
@@ -183,8 +190,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -217,9 +224,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
     loading: dict[str, Any] = loaded[1]
     # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    mismatched = sorted(_mismatch(key) for key in loading["mismatched_keys"])
-    if missing or mismatched:
-        keys = missing + mismatched
+    if keys := missing + sorted(map(_mismatch, loading["mismatched_keys"])):
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         raise ExportError(
             f"{checkpoint.model_id}: its weights do not fit its config.json: missing or of another shape: {shown}; save "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Resampling
+from transformers import BaseImageProcessor
 
 from .reporting import ExportError
 
@@ -56,11 +57,11 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     """
     path = folder / "config.json"
     config = _read_json(path)
-    architectures = config.get("architectures") or []
-    architectures = architectures if isinstance(architectures, list) else [architectures]
+    found = config.get("architectures") or []
+    architectures = found if isinstance(found, list) else [found]
     if config.get("model_type") != "siglip" or ARCHITECTURE not in architectures:
-        found = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
-        raise ExportError(f"{path}: {found} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
+        kind = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
+        raise ExportError(f"{path}: {kind} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
     found_labels = _labels(config)
     if found_labels != labels:
         raise ExportError(
@@ -78,38 +79,36 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
         raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
 
 
-def check_preprocessing(folder: Path) -> Preprocessing:
-    """The numbers of preprocessor_config.json, refused where they differ from what the client and the graph do.
+def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessing:
+    """The numbers of the image processor of the checkpoint `name`, refused where they differ from what the client and the graph do.
 
     Raises:
         ExportError: naming each number that differs.
     """
-    path = folder / "preprocessor_config.json"
-    config = _read_json(path)
-    kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "none")))
-    size = config.get("size", {"height": IMAGE_SIZE, "width": IMAGE_SIZE})  # transformers' default of the class
-    expected: dict[str, tuple[Any, Any]] = {
-        "image_processor_type": (kind.removesuffix("Fast").removesuffix("Pil"), "SiglipImageProcessor"),
-        "size": (size, {"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
-        "resample": (config.get("resample", int(Resampling.BICUBIC)), int(RESAMPLE)),
-        "rescale_factor": (config.get("rescale_factor", RESCALE_FACTOR), RESCALE_FACTOR),
-        "image_mean": (config.get("image_mean", list(MEAN)), list(MEAN)),
-        "image_std": (config.get("image_std", list(STD)), list(STD)),
-        "do_resize": (config.get("do_resize", True), True),
-        "do_rescale": (config.get("do_rescale", True), True),
-        "do_normalize": (config.get("do_normalize", True), True),
-        "do_center_crop": (config.get("do_center_crop") or False, False),
-        "do_pad": (config.get("do_pad") or False, False),
+    expected = {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "resample": int(RESAMPLE),
+        "rescale_factor": RESCALE_FACTOR,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_center_crop": False,
+        "do_pad": False,
     }
+    config = json.loads(processor.to_json_string())
+    found = {key: config.get(key) or False for key in expected}
     differences = [
-        f"{key} is {_shown(key, found)}, {_shown(key, wanted)} expected"
-        for key, (found, wanted) in expected.items()
-        if found != wanted
+        f"{key} is {_shown(key, found[key])}, {_shown(key, wanted)} expected"
+        for key, wanted in expected.items()
+        if found[key] != wanted
     ]
     if differences:
         raise ExportError(
-            f"{path}: not the preprocessing that the client does: {'; '.join(differences)}; export a checkpoint that "
-            "was fine-tuned with it"
+            f"{name}: its image processor does not do what the client does: {'; '.join(differences)}; export a checkpoint that "
+            "was fine-tuned with this preprocessing"
         )
     return Preprocessing(IMAGE_SIZE, RESAMPLE.name.lower(), RESCALE_FACTOR, MEAN, STD)
 
