@@ -27,7 +27,14 @@ from transformers import AutoImageProcessor, BaseImageProcessor, SiglipConfig, S
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from .contract import IMAGE_SIZE, RESAMPLE
-from .reporting import ExportError, HubUnreachableError, Progress, hub_bars_on_terminals_only, silent_transformers
+from .reporting import (
+    ExportError,
+    HubUnreachableError,
+    Progress,
+    hub_bars_on_terminals_only,
+    one_line,
+    silent_transformers,
+)
 
 STAND_IN = "stand-in"
 STAND_IN_SEED = 8000
@@ -122,12 +129,12 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
         status = getattr(error.response, "status_code", "no status")
         raise ExportError(f"{at}: the Hugging Face Hub answered with HTTP {status}; try again later") from None
     except OSError as error:
-        raise ExportError(f"{at}: the download failed: {_one_line(error)}; run the command again to go on") from None
+        raise ExportError(f"{at}: the download failed: {one_line(error)}; run the command again to go on") from None
     except Exception as error:
         # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
         if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
             raise
-        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {_one_line(error)}") from None
+        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {one_line(error)}") from None
 
 
 def write_stand_in(folder: Path, labels: list[str]) -> None:
@@ -218,7 +225,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
             )
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load it: {_one_line(error)}; save it anew with save_pretrained()"
+            f"{checkpoint.model_id}: transformers cannot load it: {one_line(error)}; save it anew with save_pretrained()"
         ) from None
     model: SiglipForImageClassification = loaded[0]
     loading: dict[str, Any] = loaded[1]
@@ -254,10 +261,6 @@ def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseI
             )
     except Exception as error:
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load its image processor: {_one_line(error)}"
+            f"{checkpoint.model_id}: transformers cannot load its image processor: {one_line(error)}"
         ) from None
     return processor
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
