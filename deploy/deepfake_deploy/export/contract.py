@@ -76,16 +76,17 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
             f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
             "relies on it"
         )
-    if config.vision_config.image_size != IMAGE_SIZE:
-        raise ExportError(
-            f"{path}: its image size is {config.vision_config.image_size}, the contract's is {IMAGE_SIZE}"
-        )
+    vision: Any = config.vision_config
+    if vision.image_size != IMAGE_SIZE:
+        raise ExportError(f"{path}: its image size is {vision.image_size}, the contract's is {IMAGE_SIZE}")
     if getattr(config, "quantization_config", None):
         raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
 
 
 def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessing:
-    """The numbers of the image processor of the checkpoint `name`, refused where they differ from what the client and the graph do.
+    """The image processor's numbers, refused where they differ from what the client and the graph do.
+
+    `name` is the checkpoint's, for the error.
 
     Raises:
         ExportError: naming each number that differs.
