@@ -33,7 +33,7 @@ _LIBRARIES = ("deepfake-vs-real", "scikit-learn", "scipy", "numpy", "pillow", "m
 
 
 class Part(NamedTuple):
-    """What one measurement contributes: figures for report.json (dataclasses too), under their key, and lines for stdout."""
+    """Figures of one measurement for report.json, dataclasses too, under their key, and lines for stdout."""
 
     key: str
     figures: Any
