@@ -41,7 +41,7 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
     """
     from deepfake_evaluation.folder import require_folders
-    from deepfake_evaluation.policy import calibrate, require_enough_files
+    from deepfake_evaluation.policy import calibrate, require_enough, require_labels
     from deepfake_evaluation.run import open_run
 
     if math.isnan(rate):
@@ -53,7 +53,9 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
         with server.ready_client() as client:
             beside = output.with_name(f"{output.name}.answers.jsonl")
             with open_run(client, folder, beside, concurrency=concurrency) as run:
-                require_enough_files(run.folder, run.model, rate)
+                require_labels(run.model)
+                for label in run.folder.labels:
+                    require_enough(label, run.folder.count(label), rate)
                 for note in run.notes:
                     say(note)
                 with image_bar("Classifying", len(run.folder.files)) as advance:

@@ -9,15 +9,7 @@ from functools import partial
 from typing import NoReturn, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -52,45 +44,37 @@ class StepProgress:
     """A context manager that shows one line per step, with a spinner, a clock, and the parts of it that are done."""
 
     def __init__(self) -> None:
-        self._progress = _display()
-        self._task: TaskID | None = None
-        self._parts = 0
+        self._display = _display()
 
     def step(self, description: str) -> None:
         """A step begins, and the one before it is done."""
         self._finish()
-        self._parts = 0
-        self._task = self._progress.add_task(description, total=None, parts="")
+        self._display = _display()
+        self._display.add_task(description, total=None, parts="")
+        self._display.start()
 
     def advance(self) -> None:
         """A part of the step is done."""
-        if self._task is not None:
-            self._parts += 1
-            self._progress.update(self._task, parts=f" ({self._parts} done)")
+        (step,) = self._display.tasks
+        self._display.update(step.id, advance=1, parts=f" ({step.completed + 1:.0f} done)")
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Leave the terminal to another library's progress bars."""
+    def aside(self) -> AbstractContextManager[None]:
+        """Leave the terminal to another library's progress bars, until the next step."""
         self._finish()
-        self._progress.stop()
-        try:
-            yield
-        finally:
-            self._progress, self._task = _display(), None
-            self._progress.start()
+        return nullcontext()
 
     def __enter__(self) -> StepProgress:
-        self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._finish()
-        self._progress.stop()
+        self._display.stop()
 
     def _finish(self) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, total=1, completed=1)
+        for step in self._display.tasks:
+            self._display.update(step.id, total=1, completed=1)
+        self._display.stop()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 import tempfile
 import threading
@@ -149,26 +148,26 @@ def deepfake_command(arguments: str) -> str:
 
 
 def _draw_faces(folder: Path) -> list[Path]:
-    """Write four cartoon faces, the same at every call: the project ships no photo of anybody."""
-    drawings: list[tuple[str, tuple[int, int], tuple[int, int, int]]] = [
-        ("drawing-1.jpg", (640, 800), (244, 208, 177)),
-        ("drawing-2.png", (512, 512), (198, 134, 92)),
-        ("drawing-3.webp", (800, 600), (121, 78, 52)),
-        ("drawing-4.jpg", (400, 400), (230, 184, 150)),
+    """Write four cartoon faces: the project ships no photo of anybody."""
+    drawings = [
+        ("drawing-1.jpg", (640, 800), "steelblue", "saddlebrown", "bisque"),
+        ("drawing-2.png", (512, 512), "seagreen", "black", "peru"),
+        ("drawing-3.webp", (800, 600), "khaki", "midnightblue", "sienna"),
+        ("drawing-4.jpg", (400, 400), "slategray", "goldenrod", "wheat"),
     ]
-    for seed, (name, size, skin) in enumerate(drawings):
-        _face(random.Random(seed), skin).resize(size).save(folder / name)  # noqa: S311 - a drawing, not a secret
-    return [folder / name for name, _, _ in drawings]
+    for name, size, background, hair, skin in drawings:
+        _draw_face(background, hair, skin).resize(size).save(folder / name)
+    return [folder / name for name, *_ in drawings]
 
 
-def _face(dice: random.Random, skin: tuple[int, int, int]) -> Image.Image:
-    image = Image.new("RGB", (600, 600), tuple(dice.randrange(60, 200) for _ in range(3)))
+def _draw_face(background: str, hair: str, skin: str) -> Image.Image:
+    image = Image.new("RGB", (600, 600), background)
     draw = ImageDraw.Draw(image)
-    draw.ellipse((130, 60, 470, 470), fill=tuple(dice.randrange(20, 110) for _ in range(3)))
+    draw.ellipse((130, 60, 470, 470), fill=hair)
     draw.ellipse((160, 110, 440, 520), fill=skin)
     for x in (235, 365):
         draw.ellipse((x - 34, 250, x + 34, 290), fill="white")
-        draw.ellipse((x - 14, 254, x + 14, 286), fill=tuple(dice.randrange(0, 130) for _ in range(3)))
-    draw.line((300, 290, 285, 370, 315, 372), fill=tuple(channel * 3 // 4 for channel in skin), width=6)
-    draw.arc((235, 360, 365, 450), 20, 160, fill=(150, 40, 50), width=10)
+        draw.ellipse((x - 14, 254, x + 14, 286), fill="black")
+    draw.line((300, 290, 285, 370, 315, 372), fill="dimgray", width=6)
+    draw.arc((235, 360, 365, 450), 20, 160, fill="firebrick", width=10)
     return image.filter(ImageFilter.GaussianBlur(2))

@@ -44,20 +44,6 @@ def repository_option(description: str) -> Callable[[_Command], _Command]:
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight."
 )
-_SERVER_OPTIONS = (
-    click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https."),
-    file_option("--tls-ca", "Authority to trust, PEM; else the system's."),
-    file_option("--tls-cert", "Your certificate for mutual TLS, PEM."),
-    file_option("--tls-key", "Its key, PEM, not encrypted."),
-    file_option("--token-file", "Bearer token for a gateway; read for each request."),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(0, min_open=True),
-        default=30.0,
-        show_default=True,
-        help="Seconds that one image may take, retries included.",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +67,9 @@ class CredentialFiles:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidArgumentError("a TLS certificate and its key go together; name both, or neither")
         if (tls := self.tls) is not None:
-            plain = next((url for url in urls if not url.startswith(_SECURE)), None)
-            if plain is not None:
-                raise InvalidArgumentError(f"{plain}: TLS files are for grpcs:// and https:// URLs")
+            for url in urls:
+                if not url.startswith(_SECURE):
+                    raise InvalidArgumentError(f"{url}: TLS files are for grpcs:// and https:// URLs")
             tls.ssl_context()
         if self.token_file is not None:
             _read_token(self.token_file)
@@ -91,9 +77,8 @@ class CredentialFiles:
     @property
     def tls(self) -> TLSConfig | None:
         """For the client's `tls=`; None where no file is named."""
-        if self.tls_ca is None and self.tls_cert is None and self.tls_key is None:
-            return None
-        return TLSConfig(self.tls_ca, self.tls_cert, self.tls_key)
+        files = (self.tls_ca, self.tls_cert, self.tls_key)
+        return TLSConfig(*files) if any(files) else None
 
     @property
     def token(self) -> Callable[[], str] | None:
@@ -132,9 +117,20 @@ class Server:
 def server_options(command: Callable[..., _T]) -> Callable[..., _T]:
     """Adds --url, --timeout and those of TLS and tokens; the command gets them as `server`, checked."""
 
+    @click.option("--url", default="grpc://127.0.0.1:8001", show_default=True, help="grpc, grpcs, http or https.")
+    @file_option("--tls-ca", "Authority to trust, PEM; else the system's.")
+    @file_option("--tls-cert", "Your certificate for mutual TLS, PEM.")
+    @file_option("--tls-key", "Its key, PEM, not encrypted.")
+    @file_option("--token-file", "Bearer token for a gateway; read for each request.")
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        default=30.0,
+        show_default=True,
+        help="Seconds that one image may take, retries included.",
+    )
     @functools.wraps(command)
     def with_server(
-        *,
         url: str,
         timeout: float,
         tls_ca: Path | None,
@@ -150,10 +146,7 @@ def server_options(command: Callable[..., _T]) -> Callable[..., _T]:
             fail(str(error), status=2)
         return command(server=Server(url, timeout, credentials), **others)
 
-    described: Callable[..., _T] = with_server
-    for option in reversed(_SERVER_OPTIONS):
-        described = option(described)
-    return described
+    return with_server
 
 
 def _read_token(file: Path) -> str:

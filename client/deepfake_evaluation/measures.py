@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ CONFIDENCE = 0.95
 _Z = float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True)
+class Interval:
     """A measured value between the ends of its confidence interval, and the method that gave these."""
 
     value: float
     low: float
     high: float
     method: str
+    confidence: float = CONFIDENCE
 
     def __format__(self, _: str) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
@@ -101,12 +103,14 @@ class Sample:
 
     @property
     def images(self) -> int:
-        """How many have scores."""
         return len(self.truth)
 
     def images_of(self, label: str) -> int:
-        """How many of one class have scores."""
         return int((self.truth == (label == self.labels[0])).sum())
+
+    def describe(self) -> str:
+        counts = ", ".join(f"{self.images_of(label)} {label}" for label in self.labels)
+        return f"{self.images} images ({counts})"
 
 
 def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sample:
@@ -158,15 +162,10 @@ def reliability(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> 
     images, score_sums, positives = (
         np.histogram(scores, edges, weights=each)[0] for each in (None, scores, truth.astype(float))
     )
+    parts = zip(edges[:-1].tolist(), edges[1:].tolist(), images.tolist(), score_sums, positives, strict=True)
     bins = tuple(
-        Bin(
-            low=float(edges[part]),
-            high=float(edges[part + 1]),
-            images=int(count),
-            mean_score=float(score_sums[part] / count) if count else None,
-            positive_share=float(positives[part] / count) if count else None,
-        )
-        for part, count in enumerate(images)
+        Bin(low, high, count, float(total / count) if count else None, float(hits / count) if count else None)
+        for low, high, count, total, hits in parts
     )
     return Reliability(bins, float(np.abs(score_sums - positives).sum() / len(scores)))
 

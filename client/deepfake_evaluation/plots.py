@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -23,27 +23,16 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart with every kind of colour vision and in grey.
 _POSITIVE, _NEGATIVE = "#0072B2", "#E69F00"
-_INK, _FAINT_INK, _FAINT = "#222222", "#555555", "#8a8a8a"
-_WARNING = "#B00020"
+_FAINT_INK, _FAINT = "#555555", "#8a8a8a"
 
-_DOTS_PER_INCH = 150
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that plots are the same everywhere
-    "font.size": 10,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
-    "text.parse_math": False,  # a label may hold a dollar sign
-    "legend.frameon": False,
-}
+_STYLE: list[Any] = [
+    "seaborn-v0_8-whitegrid",
+    {
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that plots are the same everywhere
+        "text.parse_math": False,  # a label may hold a dollar sign
+        "savefig.dpi": 150,
+    },
+]
 _CHANCE: dict[str, Any] = {"color": _FAINT, "linestyle": ":"}
 _POINT: dict[str, Any] = {
     "marker": "o", "linestyle": "", "markersize": 8, "color": _NEGATIVE, "markeredgecolor": "black", "clip_on": False,
@@ -187,33 +176,22 @@ def _plot(
     path: Path, title: str, caption: Caption, *, legend: str | None = None, width: float = 6.0, height: float = 6.2
 ) -> Iterator[Axes]:
     """Axes to draw on, in a figure of so many inches; the picture is written to `path` at the end."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-        header = _write_header(figure, title, caption)
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - header / height))  # type: ignore[union-attr, call-arg]
+    with style.context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold")
         axes = figure.subplots()
+        lines = [*textwrap.wrap(caption.images, int(width * 12)), *textwrap.wrap(caption.model, int(width * 12))]
+        basis = axes.set_title("\n".join(lines), loc="left", fontsize=8, color=_FAINT_INK)
+        if caption.note:
+            axes.annotate(
+                caption.note, (0, 1), (4, 8), xycoords=basis, textcoords="offset points", color="white",
+                backgroundcolor="#B00020", fontsize=8.5, fontweight="bold",
+            )  # fmt: skip
         yield axes
         if axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=3, title=legend, fontsize=9, title_fontsize=9)
         # No time of writing and no version of matplotlib in the file: equal results give equal files.
-        figure.savefig(path, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-
-
-def _write_header(figure: Figure, title: str, caption: Caption) -> float:
-    """Title, note and caption at the top; the height that they take, in inches."""
-    width, height = figure.get_size_inches()
-    place = {"x": 0.14 / width, "ha": "left", "va": "top"}
-    top = 0.12
-    figure.text(y=1 - top / height, s=title, fontsize=14, fontweight="bold", **place)
-    top += 0.34
-    if caption.note:
-        box = {"facecolor": _WARNING, "edgecolor": _WARNING, "pad": 3.5}
-        note: dict[str, Any] = {"fontsize": 8.5, "fontweight": "bold", "color": "white", "bbox": box}
-        figure.text(y=1 - top / height, s=caption.note, **note, **place)
-        top += 0.27
-    lines = textwrap.wrap(caption.images, int(width * 15)) + textwrap.wrap(caption.model, int(width * 15))
-    figure.text(y=1 - top / height, s="\n".join(lines), fontsize=8, color=_FAINT_INK, linespacing=1.35, **place)
-    return top + 0.16 * len(lines) + 0.1
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _shorten(label: str, limit: int = 18) -> str:

@@ -24,7 +24,6 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from . import InputError
-from .folder import LabelledFolder
 from .measures import BINS, CONFIDENCE, allowed_errors, images_needed, proportion, reliability, upper_bound
 from .report import Part
 from .run import STAND_IN_NOTE, Prediction, ServedModel
@@ -63,14 +62,11 @@ class Decisions:
 def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: DecisionPolicy) -> Decisions:
     """The decisions of `policy` on the predictions of `model` that have scores; at least one has."""
     counts = {label: dict.fromkeys((DEEPFAKE, REAL, UNSURE), 0) for label in (DEEPFAKE, REAL)}
-    truth, probabilities = [], []
-    for each in predictions:
-        if each.scores is not None:
-            scores = model.by_label(each.scores)
-            counts[each.label][policy.decide(scores)] += 1
-            truth.append(each.label == DEEPFAKE)
-            probabilities.append(policy.probability(scores))
-    diagram = reliability(np.array(truth, np.bool_), np.array(probabilities))
+    scored = [(each.label, model.by_label(each.scores)) for each in predictions if each.scores]
+    for label, scores in scored:
+        counts[label][policy.decide(scores)] += 1
+    truth = np.array([label == DEEPFAKE for label, _ in scored])
+    diagram = reliability(truth, np.array([policy.probability(scores) for _, scores in scored]))
     return Decisions(counts, diagram.expected_calibration_error)
 
 
@@ -91,12 +87,12 @@ def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     if policy.stand_in:
         lines.insert(0, f"Policy fitted to {STAND_IN_NOTE}")
     figures = {
-        "policy": dataclasses.asdict(policy),
+        "policy": policy,
         "counts": decisions.counts,
-        "unsure": unsure._asdict(),
-        "accuracy_of_decided": right and right._asdict(),
-        "photos_called_deepfake": photos._asdict(),
-        "deepfakes_called_real": deepfakes._asdict(),
+        "unsure": unsure,
+        "accuracy_of_decided": right,
+        "photos_called_deepfake": photos,
+        "deepfakes_called_real": deepfakes,
         "expected_calibration_error": decisions.calibration_error,
     }
     return Part("decisions", figures, "\n".join(lines))
@@ -123,19 +119,8 @@ def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
         guard.compare(version, version, model.provenance)
 
 
-def require_enough_files(folder: LabelledFolder, model: ServedModel, error_rate: float) -> None:
-    """Refuse a folder with too few files, or a model with other labels, before any file is classified."""
-    require_labels(model)
-    for label in folder.labels:
-        require_enough(label, folder.count(label), error_rate)
-
-
 def require_enough(kind: str, images: int, rate: float) -> None:
-    """Refuse a rate that no threshold could be shown to keep.
-
-    Raises:
-        InputError: naming how many images are needed, and the rate that these can show.
-    """
+    """Raise `InputError` for a rate that no threshold could be shown to keep with so many images."""
     if images < images_needed(rate):
         possible = upper_bound(0, images) if images else 1.0
         enough = f", or ask for --false-positive-rate {np.ceil(possible * 1e4) / 1e4:g}" if possible < 0.5 else ""
@@ -157,9 +142,9 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
     Raises:
         InputError: too few images of one kind to show that rate.
     """
-    scored = [each for each in predictions if each.scores is not None]
-    is_deepfake = np.array([each.label == DEEPFAKE for each in scored], np.bool_)
-    odds = np.array([log_odds(model.by_label(each.scores)) for each in scored if each.scores])
+    scored = [(each.label == DEEPFAKE, log_odds(model.by_label(each.scores))) for each in predictions if each.scores]
+    is_deepfake = np.array([truth for truth, _ in scored], np.bool_)
+    odds = np.array([value for _, value in scored])
     deepfakes, photos = int(is_deepfake.sum()), int((~is_deepfake).sum())
     require_enough(DEEPFAKE, deepfakes, error_rate)
     require_enough(REAL, photos, error_rate)

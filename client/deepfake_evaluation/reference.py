@@ -145,7 +145,7 @@ def reference_part(model: ServedModel, reference: Reference, comparison: Compari
         "mean_probability_difference": sum(differences) / images if images else 0.0,
         "labels_changed": {
             "count": len(changes),
-            "share": share and share._asdict(),
+            "share": share,
             "max_distance_from_half": comparison.farthest_from_half,
             "files": [
                 {"file": file, "server": model.by_label(ours), "reference": model.by_label(theirs)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deepfake_client._errors import one_line
 
 from . import OutputError, plots
-from .measures import CONFIDENCE, THRESHOLD, Interval, Measures, Sample
+from .measures import THRESHOLD, Measures, Sample
 from .run import Prediction, ServedModel
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ SHOWN = 20
 ANSWERS = "answers.jsonl"
 
 _STAGING = ".results.partial"
-_ROBUSTNESS = ("robustness.csv", "robustness.png")
+_ROBUSTNESS_TABLE, _ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _FORMAT = 1
 _LIBRARIES = ("deepfake-vs-real", "scikit-learn", "scipy", "numpy", "pillow", "matplotlib")
 
 
 class Part(NamedTuple):
-    """What one measurement contributes: figures for report.json, under their key, and lines for stdout."""
+    """Figures of one measurement for report.json, dataclasses too, under their key, and lines for stdout."""
 
     key: str
     figures: Any
@@ -42,8 +42,7 @@ class Part(NamedTuple):
 
 def heading(model: ServedModel, sample: Sample) -> str:
     """What was measured on which model; a note on its weights comes first, where there is one."""
-    counts = ", ".join(f"{sample.images_of(label)} {label}" for label in sample.labels)
-    return "\n".join(filter(None, [model.weights_note, f"{sample.images} images ({counts}), {model.describe()}"]))
+    return "\n".join(filter(None, [model.weights_note, f"{sample.describe()}, {model.describe()}"]))
 
 
 def classification(sample: Sample, measures: Measures) -> Part:
@@ -61,11 +60,11 @@ def classification(sample: Sample, measures: Measures) -> Part:
         "threshold": THRESHOLD,
         "report": measures.by_class,
         "confusion_matrix": {"labels": sample.labels, "true_by_predicted": measures.confusion},
-        "accuracy": _interval(measures.accuracy),
-        "auc": _interval(measures.auc),
-        "recall": {label: _interval(each) for label, each in measures.recalls.items()},
+        "accuracy": measures.accuracy,
+        "auc": measures.auc,
+        "recall": measures.recalls,
         "average_precision": measures.average_precision,
-        "reliability": asdict(measures.reliability),
+        "reliability": measures.reliability,
     }
     return Part("classification", figures, "\n".join(lines))
 
@@ -80,19 +79,6 @@ def unreadable(sample: Sample, left_out: Sequence[str]) -> Part:
     return Part("unreadable", figures, "\n".join(lines))
 
 
-def document(model: ServedModel, sample: Sample, parts: Sequence[Part]) -> dict[str, Any]:
-    """The content of report.json; nothing in it depends on when, how fast or in how many runs it came about."""
-    return {
-        "format": _FORMAT,
-        "weights_note": model.weights_note,
-        "model": {"name": model.name, "version": model.version, "labels": model.labels},
-        "provenance": None if model.provenance is None else dict(model.provenance.document),
-        "images": {"measured": sample.images, "by_label": {name: sample.images_of(name) for name in sample.labels}},
-        **{part.key: part.figures for part in parts},
-        "libraries": {name: version(name) for name in _LIBRARIES},
-    }
-
-
 def shown(lines: Sequence[str], complete: str) -> list[str]:
     """The first lines of a list, indented, and where the rest is to be found."""
     rest = [f"  … and {len(lines) - SHOWN} more, see {complete}"] if len(lines) > SHOWN else []
@@ -102,10 +88,6 @@ def shown(lines: Sequence[str], complete: str) -> list[str]:
 def named(files: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """Files with their errors for report.json."""
     return [{"file": file, "error": error} for file, error in files]
-
-
-def _interval(interval: Interval) -> dict[str, Any]:
-    return {**interval._asdict(), "confidence": CONFIDENCE}
 
 
 def write_results(
@@ -124,10 +106,7 @@ def write_results(
     Raises:
         OutputError: the disk is full or failed; the results in `output` are unchanged.
     """
-    staging = output / _STAGING
-    counts = ", ".join(f"{sample.images_of(label):,} {label}" for label in sample.labels)
-    caption = plots.Caption(f"n = {sample.images:,} images ({counts})", model.describe(), model.weights_note)
-    table, bars = (staging / name for name in _ROBUSTNESS)
+    staging, note = output / _STAGING, model.weights_note
     drawings = {
         "confusion_matrix.png": plots.plot_confusion,
         "roc.png": plots.plot_roc,
@@ -135,18 +114,18 @@ def write_results(
         "reliability.png": plots.plot_reliability,
         "scores.png": plots.plot_scores,
     }
+    caption = plots.Caption(f"n = {sample.describe()}", model.describe(), note)
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        content = json.dumps(document(model, sample, parts), indent=2)
-        (staging / "report.json").write_text(content + "\n", encoding="utf-8")
-        write_predictions(staging / "predictions.csv", model.labels, predictions, model.weights_note)
+        _write_report(staging / "report.json", model, sample, parts)
+        write_predictions(staging / "predictions.csv", model.labels, predictions, note)
         for name, draw in drawings.items():
             draw(staging / name, sample, measures, caption)
         if rows:
-            _write_robustness(table, rows, model.weights_note)
-            plots.plot_robustness(bars, rows, caption)
-        for name in _ROBUSTNESS:
+            _write_robustness(staging / _ROBUSTNESS_TABLE, rows, note)
+            plots.plot_robustness(staging / _ROBUSTNESS_PLOT, rows, caption)
+        for name in (_ROBUSTNESS_TABLE, _ROBUSTNESS_PLOT):
             (output / name).unlink(missing_ok=True)  # of an earlier evaluation, and not true of this one
         for file in staging.iterdir():
             file.replace(output / file.name)
@@ -159,23 +138,32 @@ def write_results(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _write_report(path: Path, model: ServedModel, sample: Sample, parts: Sequence[Part]) -> None:
+    """Nothing in it depends on when, how fast or in how many runs it came about."""
+    document = {
+        "format": _FORMAT,
+        "weights_note": model.weights_note,
+        "model": {"name": model.name, "version": model.version, "labels": model.labels},
+        "provenance": None if model.provenance is None else dict(model.provenance.document),
+        "images": {"measured": sample.images, "by_label": {name: sample.images_of(name) for name in sample.labels}},
+        **{part.key: part.figures for part in parts},
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+    path.write_text(json.dumps(document, indent=2, default=asdict) + "\n", encoding="utf-8")
+
+
 def write_predictions(path: Path, labels: Sequence[str], predictions: Sequence[Prediction], note: str | None) -> None:
     """Write CSV: file, label, predicted, a column with the score of each label, error, and `note` where there is one.
 
     Every cell is a label, a number, our own words, or a path that begins with a label, so that none is taken for a
     formula by a spreadsheet, whatever the files are called. Scores have all their digits.
     """
-    header = ["file", "label", "predicted", *labels, "error"]
     empty = [""] * len(labels)
-    _write_table(
-        path,
-        header,
-        (
-            [each.file, each.label, each.predicted(labels) or "", *(each.scores or empty), each.error or ""]
-            for each in predictions
-        ),
-        note,
+    cells = (
+        [each.file, each.label, each.predicted(labels) or "", *(each.scores or empty), each.error or ""]
+        for each in predictions
     )
+    _write_table(path, ["file", "label", "predicted", *labels, "error"], cells, note)
 
 
 def _write_robustness(path: Path, rows: Sequence[Row], note: str | None) -> None:
@@ -184,7 +172,8 @@ def _write_robustness(path: Path, rows: Sequence[Row], note: str | None) -> None
     cells = []
     for row in rows:
         intervals = [row.measures.accuracy, row.measures.auc, *row.measures.recalls.values()]
-        cells.append([row.damage, row.parameters, row.images, *(number for each in intervals for number in each[:3])])
+        numbers = [number for each in intervals for number in (each.value, each.low, each.high)]
+        cells.append([row.damage, row.parameters, row.images, *numbers])
     _write_table(path, header, cells, note)
 
 

@@ -140,16 +140,7 @@ def robustness_part(rows: Sequence[Row]) -> Part:
         intervals = [f"{each.value:.4f} ({each.low:.4f}–{each.high:.4f})" for each in (accuracy, auc)]
         shares = [f"{each.value:>{len(head)}.4f}" for each, head in zip(recalls.values(), heads, strict=True)]
         lines.append("  ".join([f"{row.damage:{width}}  {row.images:>6}", *intervals, *shares]))
-        figures.append(
-            {
-                "damage": row.damage,
-                "parameters": row.parameters,
-                "images": row.images,
-                "failed": named(row.failed),
-                "accuracy": accuracy._asdict(),
-                "auc": auc._asdict(),
-                "recall": {label: each._asdict() for label, each in recalls.items()},
-            }
-        )
+        kind = {"damage": row.damage, "parameters": row.parameters, "images": row.images, "failed": named(row.failed)}
+        figures.append({**kind, "accuracy": accuracy, "auc": auc, "recall": recalls})
     lines += [f"Not measured under {row.damage}: {file}: {error}" for row in rows for file, error in row.failed]
     return Part("robustness", figures, "\n".join(lines))

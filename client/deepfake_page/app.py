@@ -11,9 +11,9 @@ import gradio as gr
 from deepfake_client import DeepfakeClient, Failure, ImageLimits
 from fastapi import FastAPI
 
-from . import markup
 from .classification import MAX_IMAGES, Answer, Classifier, ServedModelWatch, Upload
 from .guard import Guard
+from .markup import TITLE, batch_results, fragments
 from .uploads import KEEP_SECONDS, Uploads
 
 # Events that wait for their turn; one over it is told to come back later.
@@ -69,7 +69,7 @@ class _Events:
 
     def look(self, shown: str) -> Any:
         """Status. What has not changed is left alone, or it would be read aloud again."""
-        status = markup.model_status(self._watch.look())
+        status = fragments.model_status(self._watch.look())
         return gr.skip() if status == shown else status
 
     async def one(self, file: Mapping[str, Any] | None) -> tuple[Any, ...]:
@@ -78,22 +78,22 @@ class _Events:
             return gr.skip(), gr.skip(), None
         answer = await self._classifier.classify(_upload(file))
         served = await anyio.to_thread.run_sync(self._watch.look, 0.0)
-        return markup.verdict_card(answer, served), markup.model_status(served), None
+        return fragments.verdict_card(answer, served), fragments.model_status(served), None
 
     async def several(self, files: Sequence[Mapping[str, Any]] | None) -> AsyncIterator[tuple[Any, ...]]:
         """Verdicts, status, and the input; how far it is, until the last of them has come."""
         uploads = [_upload(file) for file in files or []]
         if len(uploads) > MAX_IMAGES:
             self._classifier.forget(uploads)
-            yield markup.too_many(len(uploads)), gr.skip(), None
+            yield fragments.too_many(len(uploads), MAX_IMAGES), gr.skip(), None
             return
         answers: list[Answer] = []
-        yield markup.progress(0, len(uploads)), gr.skip(), gr.skip()
+        yield fragments.progress(0, len(uploads)), gr.skip(), gr.skip()
         async for answer in self._classifier.classify_many(uploads):
             answers.append(answer)
-            yield markup.progress(len(answers), len(uploads)), gr.skip(), gr.skip()
+            yield fragments.progress(len(answers), len(uploads)), gr.skip(), gr.skip()
         served = await anyio.to_thread.run_sync(self._watch.look, 0.0)
-        yield markup.batch_results(answers, served), markup.model_status(served), None
+        yield batch_results(answers, served), fragments.model_status(served), None
 
     async def predict(self, image: Mapping[str, Any] | None) -> dict[str, float]:
         """The score of each label, for programs."""
@@ -111,9 +111,9 @@ def _upload(file: Mapping[str, Any]) -> Upload:
 
 
 def _build_page(events: _Events, *, policy: bool, recorded: bool) -> gr.Blocks:
-    page = gr.Blocks(title=markup.TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS))
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS))
     with page:
-        gr.HTML(markup.HEADER)
+        gr.HTML(fragments.header(TITLE))
         status = gr.HTML("", elem_id="df-status")
         with gr.Tabs():
             with gr.Tab("One image"), gr.Row(equal_height=False):
@@ -129,14 +129,14 @@ def _build_page(events: _Events, *, policy: bool, recorded: bool) -> gr.Blocks:
                         elem_id="df-image",
                     )
                 with gr.Column():
-                    verdict = gr.HTML(markup.EMPTY, elem_id="df-verdict")
+                    verdict = gr.HTML(fragments.empty(), elem_id="df-verdict")
             with gr.Tab("Several images"):
                 label = f"Images: up to {MAX_IMAGES} at once"
                 images = gr.File(
                     file_count="multiple", label=label, file_types=["image"], height=160, elem_id="df-images"
                 )
-                verdicts = gr.HTML(markup.EMPTY_BATCH, elem_id="df-verdicts")
-        gr.HTML(markup.note(policy=policy, recorded=recorded), elem_id="df-note")
+                verdicts = gr.HTML(fragments.empty_batch(), elem_id="df-verdicts")
+        gr.HTML(fragments.note(policy, recorded), elem_id="df-note")
 
         private: dict[str, Any] = {"api_visibility": "private"}  # of the page, not for programs
         for trigger in (page.load, gr.Timer(_LOOK_SECONDS).tick):

@@ -37,12 +37,12 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(address, family=family, dualstack_ipv6=family == socket.AF_INET6)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            reason = f"port {port} on {host} is taken; stop what listens there, or choose another with --port (0 picks a free one)"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            reason = f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
-        else:
-            reason = f"port {port} on {host}: {os.strerror(error.errno or 0)}; choose another with --port"
+        another = "choose another with --port"
+        reasons = {
+            errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there, or {another} (0 picks a free one)",
+            errno.EADDRNOTAVAIL: f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0",
+        }
+        reason = reasons.get(error.errno or 0, f"port {port} on {host}: {os.strerror(error.errno or 0)}; {another}")
         raise PortError(reason) from None
 
 

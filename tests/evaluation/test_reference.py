@@ -156,7 +156,8 @@ def test_every_label_that_differs_is_listed_with_both_scores(
         ours, theirs = expected[each["file"]]
         assert each["server"] == pytest.approx(ours, abs=1e-5)
         assert each["reference"] == pytest.approx(theirs, abs=1e-6)
-    assert changed["share"]["low"] < changed["share"]["value"] == len(expected) / 80 < changed["share"]["high"]
+    share = changed["share"]
+    assert share.low < share.value == len(expected) / 80 < share.high
     assert part.figures["same_weights"] is False
     assert "The reference has other weights than" in part.text
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from deepfake_deploy.export import Precision, export_model
-from deepfake_deploy.export.checkpoint import Checkpoint, load_model
+from deepfake_deploy.export.checkpoint import Checkpoint, load_model, load_processor
 from deepfake_deploy.export.contract import check_preprocessing
 from deepfake_deploy.export.torchscript import ClassifierGraph, best_precision
 
@@ -60,8 +60,9 @@ def test_half_precision_halves_the_file_and_stays_within_its_limits(
 
 
 def test_the_residual_stream_is_contiguous_in_every_layer(checkpoint: Path) -> None:
-    model = load_model(Checkpoint("small", None, checkpoint, "checkpoint"))
-    graph = ClassifierGraph(model, check_preprocessing(checkpoint), Precision.FP32)
+    small = Checkpoint("small", None, checkpoint)
+    model = load_model(small)
+    graph = ClassifierGraph(model, check_preprocessing(load_processor(small), "small"), Precision.FP32)
     contiguous = []
     for layer in graph.encoder.layers:
         layer.register_forward_pre_hook(lambda _, inputs: contiguous.append(inputs[0].is_contiguous()))

@@ -46,7 +46,7 @@ def test_half_precision_may_change_a_label_that_was_a_toss_up() -> None:
 
 @pytest.fixture(scope="module")
 def small(checkpoint: Path) -> Checkpoint:
-    return Checkpoint("small", None, checkpoint, "checkpoint")
+    return Checkpoint("small", None, checkpoint)
 
 
 def measure(module: object, small: Checkpoint) -> Parity:

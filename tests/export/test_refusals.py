@@ -105,6 +105,7 @@ def test_another_image_size(refusal: Refusal, tmp_path: Path) -> None:
         ("image_mean", [0.485, 0.456, 0.406], "image_mean is [0.485, 0.456, 0.406]"),
         ("image_std", [0.229, 0.224, 0.225], "image_std is [0.229, 0.224, 0.225]"),
         ("do_normalize", False, "do_normalize is False"),
+        ("image_processor_type", "ViTImageProcessor", "image_processor_type is 'ViTImageProcessor'"),
     ],
 )
 def test_other_preprocessing(refusal: Refusal, damaged: Path, key: str, value: object, found: str) -> None:
@@ -177,12 +178,12 @@ def test_weights_that_are_not_numbers(refusal: Refusal, damaged: Path) -> None:
 
 def test_a_config_that_is_not_json(refusal: Refusal, damaged: Path) -> None:
     (damaged / "config.json").write_text("{")
-    assert "not valid JSON" in refusal.of(damaged)
+    assert "not a valid JSON file" in refusal.of(damaged)
 
 
 def test_an_empty_folder(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "config.json: No such file or directory" in refusal.of(tmp_path / "empty")
+    assert "config.json: no such file" in refusal.of(tmp_path / "empty")
 
 
 def test_a_folder_that_does_not_exist(refusal: Refusal, tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_a_processor_of_no_use_is_one_line(refusal: Refusal, damaged: Path, chan
 
 def test_json_nested_without_end(refusal: Refusal, damaged: Path) -> None:
     (damaged / "config.json").write_text("[" * 100_000)
-    assert "not valid JSON" in refusal.of(damaged)
+    assert "config.json: transformers cannot read it: RecursionError" in refusal.of(damaged)
 
 
 def test_a_checkpoint_that_asks_for_tuples_is_exported(damaged: Path, empty_repository: Path) -> None:

@@ -30,7 +30,6 @@ class LogReader:
 
     def __init__(self, stream: IO[str], target: IO[str], *, passing: bool) -> None:
         self._lines: deque[str] = deque(maxlen=self.KEPT_LINES)
-        self._lock = threading.Lock()
         self._target = target
         self._passing = passing
         self._thread = threading.Thread(target=self._read, args=(stream,), name="triton-log", daemon=True)
@@ -46,9 +45,7 @@ class LogReader:
 
     def load_failure(self) -> str | None:
         """«model: reason» of the first model that did not load, in one line."""
-        with self._lock:
-            lines = list(self._lines)
-        for line in lines:
+        for line in self._lines.copy():  # the thread may still write to it
             if match := _LOAD_FAILURE.search(line):
                 # The server escapes the line ends of what a stub raised; a traceback follows after the first ones.
                 reason = match["reason"].split("\\n", 1)[0].strip('"; ')
@@ -57,14 +54,13 @@ class LogReader:
 
     def last_error(self) -> str | None:
         """The last line that the server marked as an error."""
-        with self._lock:
-            errors = [line for line in self._lines if re.match(r"E\d{4} ", line) and not _EXPECTED.match(line)]
+        lines = self._lines.copy()
+        errors = [line for line in lines if re.match(r"E\d{4} ", line) and not _EXPECTED.match(line)]
         return _FIRST_LINE_PREFIX.sub("", errors[-1]).strip(' \n"') if errors else None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
-            with self._lock:
-                self._lines.append(line.rstrip("\n"))
+            self._lines.append(line.rstrip("\n"))
             if self._passing and not _EXPECTED.match(line):
                 try:
                     self._target.write(line)

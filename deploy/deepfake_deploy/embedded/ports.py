@@ -59,13 +59,10 @@ def _bind(host: str, port: int, purpose: str) -> socket.socket:
         return reserved
     except OSError as error:
         reserved.close()
-        if error.errno == errno.EADDRINUSE:
-            raise EmbeddedTritonError(
-                f"port {port} on {host} is taken; stop what listens there, or choose another with --{purpose}-port "
-                "(0 picks a free one)"
-            ) from None
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise EmbeddedTritonError(f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0") from None
-        raise EmbeddedTritonError(
-            f"port {port} on {host}: {error.strerror}; choose another with --{purpose}-port"
-        ) from None
+        another = f"choose another with --{purpose}-port"
+        reasons = {
+            errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there, or {another} (0 picks a free one)",
+            errno.EADDRNOTAVAIL: f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0",
+        }
+        reason = reasons.get(error.errno or 0, f"port {port} on {host}: {error.strerror}; {another}")
+        raise EmbeddedTritonError(reason) from None

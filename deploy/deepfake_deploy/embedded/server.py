@@ -22,6 +22,7 @@ from .installation import EmbeddedTritonError, Installation, cuda_device_count, 
 from .log import LogReader
 from .ports import reserved_ports, resolve
 
+_READY_SECONDS = 300.0  # for full-size weights on a slow disk and CPU
 _TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 
 
@@ -75,15 +76,13 @@ class EmbeddedTriton(ServerOptions):
         """Process id of `tritonserver`, which is also its process group."""
         return self._running().pid
 
-    def start(self, ready_timeout_seconds: float = 300.0) -> None:
+    def start(self) -> None:
         """Start the server and return once every model is loaded, warmed up and ready.
-
-        The default allows for full-size weights on a slow disk and CPU.
 
         Raises:
             EmbeddedTritonError: it cannot run here, a port is taken, a model is missing or does not load.
         """
-        deadline = time.monotonic() + ready_timeout_seconds
+        deadline = time.monotonic() + _READY_SECONDS
         check_repository(Path(self.repository))
         installation = find_installation()
         if self.tls is not None:

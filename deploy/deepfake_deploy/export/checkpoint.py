@@ -27,7 +27,14 @@ from transformers import AutoImageProcessor, BaseImageProcessor, SiglipConfig, S
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from .contract import IMAGE_SIZE, RESAMPLE
-from .reporting import ExportError, HubUnreachableError, Progress, hub_bars_on_terminals_only, silent_transformers
+from .reporting import (
+    ExportError,
+    HubUnreachableError,
+    Progress,
+    hub_bars_on_terminals_only,
+    one_line,
+    silent_transformers,
+)
 
 STAND_IN = "stand-in"
 STAND_IN_SEED = 8000
@@ -41,15 +48,22 @@ _UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint came from and where it lies."""
+    """Where a checkpoint came from and where it lies.
+
+    Attributes:
+        model_id: Hub id, local folder as given, or "stand-in" for seeded random weights.
+        revision: commit on the Hub; None for anything local.
+        folder: with its files.
+    """
 
     model_id: str
-    """Hub id, local folder as given, or "stand-in"."""
     revision: str | None
-    """Commit on the Hub; None for anything local."""
     folder: Path
-    weights: str
-    """"checkpoint", or "stand-in" for seeded random weights."""
+
+    @property
+    def weights(self) -> str:
+        """What the provenance calls them: "checkpoint" or "stand-in"."""
+        return STAND_IN if self.model_id == STAND_IN else "checkpoint"
 
 
 @contextlib.contextmanager
@@ -59,23 +73,23 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
     Raises:
         ExportError: it does not exist, or a revision is given for something that has none.
     """
-    if model == STAND_IN or _is_folder(model):
-        if revision is not None:
-            raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
-        if model == STAND_IN:
-            progress.step("Making stand-in weights")
-            with tempfile.TemporaryDirectory(prefix="deepfake-stand-in-") as folder:
-                write_stand_in(Path(folder), labels)
-                yield Checkpoint(STAND_IN, None, Path(folder), STAND_IN)
-        else:
-            yield Checkpoint(model, None, Path(model).expanduser(), "checkpoint")
-        return
-    if not _HUB_ID.fullmatch(model):
+    local = model == STAND_IN or _is_folder(model)
+    if local and revision is not None:
+        raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
+    if model == STAND_IN:
+        progress.step("Making stand-in weights")
+        with tempfile.TemporaryDirectory(prefix="deepfake-stand-in-") as folder:
+            write_stand_in(Path(folder), labels)
+            yield Checkpoint(STAND_IN, None, Path(folder))
+    elif local:
+        yield Checkpoint(model, None, Path(model).expanduser())
+    elif _HUB_ID.fullmatch(model):
+        progress.step(f"Fetching {model} from the Hugging Face Hub")
+        with progress.aside():
+            snapshot = download_checkpoint(model, revision)
+        yield Checkpoint(model, snapshot.name, snapshot)
+    else:
         raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
-    progress.step(f"Fetching {model} from the Hugging Face Hub")
-    with progress.aside():
-        folder_on_disk = download_checkpoint(model, revision)
-    yield Checkpoint(model, folder_on_disk.name, folder_on_disk, "checkpoint")
 
 
 def _is_folder(model: str) -> bool:
@@ -115,12 +129,12 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
         status = getattr(error.response, "status_code", "no status")
         raise ExportError(f"{at}: the Hugging Face Hub answered with HTTP {status}; try again later") from None
     except OSError as error:
-        raise ExportError(f"{at}: the download failed: {_one_line(error)}; run the command again to go on") from None
+        raise ExportError(f"{at}: the download failed: {one_line(error)}; run the command again to go on") from None
     except Exception as error:
         # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
         if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
             raise
-        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {_one_line(error)}") from None
+        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {one_line(error)}") from None
 
 
 def write_stand_in(folder: Path, labels: list[str]) -> None:
@@ -183,8 +197,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -211,15 +225,13 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
             )
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load it: {_one_line(error)}; save it anew with save_pretrained()"
+            f"{checkpoint.model_id}: transformers cannot load it: {one_line(error)}; save it anew with save_pretrained()"
         ) from None
     model: SiglipForImageClassification = loaded[0]
     loading: dict[str, Any] = loaded[1]
     # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    mismatched = sorted(_mismatch(key) for key in loading["mismatched_keys"])
-    if missing or mismatched:
-        keys = missing + mismatched
+    if keys := missing + sorted(map(_mismatch, loading["mismatched_keys"])):
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         raise ExportError(
             f"{checkpoint.model_id}: its weights do not fit its config.json: missing or of another shape: {shown}; save "
@@ -249,10 +261,6 @@ def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseI
             )
     except Exception as error:
         raise ExportError(
-            f"{checkpoint.model_id}: transformers cannot load its image processor: {_one_line(error)}"
+            f"{checkpoint.model_id}: transformers cannot load its image processor: {one_line(error)}"
         ) from None
     return processor
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Resampling
+from transformers import AutoConfig, BaseImageProcessor, SiglipConfig
 
-from .reporting import ExportError
+from .reporting import ExportError, one_line, silent_transformers
 
 MODEL_NAME = "deepfake_vs_real"
 ARCHITECTURE = "SiglipForImageClassification"
@@ -55,83 +56,67 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
         ExportError: naming what the checkpoint has and what is expected.
     """
     path = folder / "config.json"
-    config = _read_json(path)
-    architectures = config.get("architectures") or []
-    architectures = architectures if isinstance(architectures, list) else [architectures]
-    if config.get("model_type") != "siglip" or ARCHITECTURE not in architectures:
-        found = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')}"
-        raise ExportError(f"{path}: {found} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
-    found_labels = _labels(config)
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file; a checkpoint of transformers has it")
+    try:
+        with silent_transformers():
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        architectures = list(config.architectures or [])
+        found_labels = [str(label) for _, label in sorted(config.id2label.items())]
+    except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
+        raise ExportError(
+            f"{path}: transformers cannot read it: {one_line(error)}; fetch or save the checkpoint again"
+        ) from None
+    if not isinstance(config, SiglipConfig) or ARCHITECTURE not in architectures:
+        kind = ", ".join(map(str, architectures)) or f"model_type {config.model_type}"
+        raise ExportError(f"{path}: {kind} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
     if found_labels != labels:
         raise ExportError(
             f"{path}: its labels are {_quoted(found_labels)}, those of the served model (labels.txt) are "
             f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
             "relies on it"
         )
-    vision = config.get("vision_config") or {}
-    if not isinstance(vision, dict):
-        raise ExportError(f"{path}: its vision_config is {vision!r:.40}, an object is expected")
-    size = vision.get("image_size", IMAGE_SIZE)  # transformers' default is 224
-    if type(size) is not int or size != IMAGE_SIZE:
-        raise ExportError(f"{path}: its image size is {size!r}, the contract's is {IMAGE_SIZE}")
-    if config.get("quantization_config"):
+    vision: Any = config.vision_config
+    if vision.image_size != IMAGE_SIZE:
+        raise ExportError(f"{path}: its image size is {vision.image_size}, the contract's is {IMAGE_SIZE}")
+    if getattr(config, "quantization_config", None):
         raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
 
 
-def check_preprocessing(folder: Path) -> Preprocessing:
-    """The numbers of preprocessor_config.json, refused where they differ from what the client and the graph do.
+def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessing:
+    """The image processor's numbers, refused where they differ from what the client and the graph do.
+
+    `name` is the checkpoint's, for the error.
 
     Raises:
         ExportError: naming each number that differs.
     """
-    path = folder / "preprocessor_config.json"
-    config = _read_json(path)
-    kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "none")))
-    size = config.get("size", {"height": IMAGE_SIZE, "width": IMAGE_SIZE})  # transformers' default of the class
-    expected: dict[str, tuple[Any, Any]] = {
-        "image_processor_type": (kind.removesuffix("Fast").removesuffix("Pil"), "SiglipImageProcessor"),
-        "size": (size, {"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
-        "resample": (config.get("resample", int(Resampling.BICUBIC)), int(RESAMPLE)),
-        "rescale_factor": (config.get("rescale_factor", RESCALE_FACTOR), RESCALE_FACTOR),
-        "image_mean": (config.get("image_mean", list(MEAN)), list(MEAN)),
-        "image_std": (config.get("image_std", list(STD)), list(STD)),
-        "do_resize": (config.get("do_resize", True), True),
-        "do_rescale": (config.get("do_rescale", True), True),
-        "do_normalize": (config.get("do_normalize", True), True),
-        "do_center_crop": (config.get("do_center_crop") or False, False),
-        "do_pad": (config.get("do_pad") or False, False),
+    expected = {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "resample": int(RESAMPLE),
+        "rescale_factor": RESCALE_FACTOR,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_center_crop": False,
+        "do_pad": False,
     }
+    config = json.loads(processor.to_json_string())
+    found = {key: config.get(key) or False for key in expected}
     differences = [
-        f"{key} is {_shown(key, found)}, {_shown(key, wanted)} expected"
-        for key, (found, wanted) in expected.items()
-        if found != wanted
+        f"{key} is {_shown(key, found[key])}, {_shown(key, wanted)} expected"
+        for key, wanted in expected.items()
+        if found[key] != wanted
     ]
     if differences:
         raise ExportError(
-            f"{path}: not the preprocessing that the client does: {'; '.join(differences)}; export a checkpoint that "
-            "was fine-tuned with it"
+            f"{name}: its image processor does not do what the client does: {'; '.join(differences)}; export a checkpoint that "
+            "was fine-tuned with this preprocessing"
         )
     return Preprocessing(IMAGE_SIZE, RESAMPLE.name.lower(), RESCALE_FACTOR, MEAN, STD)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ExportError(f"{path}: {error.strerror}; a checkpoint of transformers has it") from None
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path}: not valid JSON ({error}); fetch or save the checkpoint again") from None
-    if not isinstance(content, dict):
-        raise ExportError(f"{path}: not a JSON object; fetch or save the checkpoint again")
-    return content
-
-
-def _labels(config: dict[str, Any]) -> list[str]:
-    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers' default
-    try:
-        return [str(labels[key]) for key in sorted(labels, key=int)]
-    except (AttributeError, TypeError, ValueError):
-        return [str(labels)]
 
 
 def _quoted(labels: list[str]) -> str:

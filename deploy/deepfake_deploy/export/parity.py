@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -77,34 +78,29 @@ def measure_parity(
     `module` is the TorchScript as it was serialised, `model` the fp32 classifier on the CPU. `advance` is called after
     each batch.
     """
-    images = list(varied_images(sum(BATCH_SIZES)))
-    logit_differences, probability_differences, label_changes, decided = [], [], 0, 0
-    start = 0
+    images = varied_images(sum(BATCH_SIZES))
+    served, expected = [], []
     with torch.inference_mode(), torch.jit.optimized_execution(False):  # as config.pbtxt asks of Triton
         for size in BATCH_SIZES:
-            batch = images[start : start + size]
-            start += size
+            batch = list(islice(images, size))
             pixels = torch.from_numpy(np.stack([to_pixels(image) for image in batch])).to(device)
-            probabilities, logits = (tensor.cpu() for tensor in module(pixels))
+            served.append([tensor.cpu() for tensor in module(pixels)])
             inputs = processor(images=[image.convert("RGB") for image in batch], return_tensors="pt")
-            expected = model(**inputs).logits
-            expected_probabilities = torch.softmax(expected, dim=-1)
-            logit_differences.append((logits - expected).abs().max())
-            probability_differences.append((probabilities - expected_probabilities).abs().max())
-            changed = probabilities.argmax(dim=-1) != expected_probabilities.argmax(dim=-1)
-            top = expected_probabilities.topk(2, dim=-1).values
-            label_changes += int(changed.sum())
-            decided += int((changed & (top[:, 0] - top[:, 1] > DECIDED_MARGIN)).sum())
+            expected.append(model(**inputs).logits)
             advance()
+    probabilities, logits = (torch.cat(parts) for parts in zip(*served, strict=True))
+    expected_logits = torch.cat(expected)
+    expected_probabilities = torch.softmax(expected_logits, dim=-1)
+    changed = probabilities.argmax(dim=-1) != expected_probabilities.argmax(dim=-1)
+    top = expected_probabilities.topk(2, dim=-1).values
     return Parity(
-        images=len(images),
+        images=len(logits),
         batch_sizes=BATCH_SIZES,
         device=device.type,
-        # torch's max, and not Python's: a NaN must win.
-        max_logit_difference=float(torch.stack(logit_differences).max()),
-        max_probability_difference=float(torch.stack(probability_differences).max()),
-        label_changes=label_changes,
-        decided_label_changes=decided,
+        max_logit_difference=float((logits - expected_logits).abs().max()),
+        max_probability_difference=float((probabilities - expected_probabilities).abs().max()),
+        label_changes=int(changed.sum()),
+        decided_label_changes=int((changed & (top[:, 0] - top[:, 1] > DECIDED_MARGIN)).sum()),
     )
 
 

@@ -56,7 +56,8 @@ def export_model(
     with target.open(), open_checkpoint(model, revision, labels, progress) as checkpoint:
         progress.step("Checking configuration and weights")
         check_configuration(checkpoint.folder, labels)
-        preprocessing = check_preprocessing(checkpoint.folder)
+        processor = load_processor(checkpoint)
+        preprocessing = check_preprocessing(processor, checkpoint.model_id)
         files = weight_files(checkpoint)
         progress.step("Loading the model")
         chosen = precision or best_precision()
@@ -67,7 +68,7 @@ def export_model(
         # fp16 is for GPUs, and there it is measured where it will run.
         device = torch.device("cuda" if chosen is Precision.FP16 and torch.cuda.is_available() else "cpu")
         served = deserialise(content, device)
-        parity = measure_parity(served, classifier, load_processor(checkpoint), device, progress.advance)
+        parity = measure_parity(served, classifier, processor, device, progress.advance)
         parity.require(chosen)
         progress.step(f"Writing {MODEL_FILE}")
         provenance = {

@@ -36,6 +36,11 @@ class Progress(Protocol):
         """Leave the terminal to another library's progress bars."""
 
 
+def one_line(error: BaseException) -> str:
+    """Kind and message of what a library raised."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": .")
+
+
 @contextlib.contextmanager
 def silent_transformers() -> Iterator[None]:
     """No progress bars, and no notes on token ids and loss types, which do not concern an image classifier."""
