@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import importlib
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -15,11 +17,47 @@ from deepfake_client import preprocessing
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.project import ROOT
+
+
+def names_for_editors() -> dict[str, str]:
+    """Name → its module, as type checkers and editors see the package."""
+    tree = ast.parse(Path(str(deepfake_client.__file__)).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.name: f"deepfake_client.{node.module}" for node in imports for alias in node.names}
+
 
 def test_every_public_name_is_exported_and_every_exported_name_is_there() -> None:
+    assert deepfake_client.__all__ == sorted(names_for_editors())
+    for name, module in names_for_editors().items():
+        assert getattr(deepfake_client, name) is getattr(importlib.import_module(module), name)
     modules = {name for name, value in vars(deepfake_client).items() if isinstance(value, ModuleType)}
     public = {name for name in vars(deepfake_client) if not name.startswith("_")} - modules
     assert deepfake_client.__all__ == sorted(public)
+
+
+def test_names_are_listed_before_they_are_used_and_others_are_refused() -> None:
+    code = """
+import deepfake_client
+assert {*deepfake_client.__all__, "preprocessing"} <= set(dir(deepfake_client))
+assert deepfake_client.preprocessing.to_pixels
+assert not hasattr(deepfake_client, "Deepfake")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_decoder_in_triton_loads_no_client() -> None:
+    """Each of its processes would hold 20 MB more."""
+    model = ROOT / "model_repository" / "image_decoder" / "1" / "model.py"
+    code = f"""
+import runpy, sys, types
+sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
+assert runpy.run_path({str(model)!r})["TritonPythonModel"]
+print(*sorted({{"aiohttp", "grpc", "tritonclient", "urllib3"}} & sys.modules.keys()))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
 
 
 def test_preprocessing_exports_these_names() -> None:
@@ -28,7 +66,7 @@ def test_preprocessing_exports_these_names() -> None:
 
 @pytest.mark.parametrize("module", ["torch", "transformers", "click", "rich", "gradio", "gevent", "torchvision"])
 def test_importing_the_client_does_not_import(module: str) -> None:
-    code = f"import sys, deepfake_client; sys.exit({module!r} in sys.modules)"
+    code = f"import sys; from deepfake_client import *; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -47,7 +85,7 @@ def test_the_base_install_is_small_and_without_what_the_client_does_not_use() ->
 
 
 def test_importing_the_client_prints_nothing_and_configures_no_logging() -> None:
-    code = "import logging, deepfake_client; assert not logging.root.handlers"
+    code = "import logging; from deepfake_client import *; assert not logging.root.handlers"
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
     assert ran.stdout == ran.stderr == b""
 
@@ -57,7 +95,7 @@ def test_importing_the_client_opens_no_socket_and_starts_no_thread() -> None:
 import os, sys
 seen = []
 sys.addaudithook(lambda event, _: event.startswith(("socket.", "_thread.start")) and seen.append(event))
-import deepfake_client
+from deepfake_client import *
 sockets = [entry for entry in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{entry}")
            and os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")]
 assert not seen and not sockets, (seen, sockets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.project import ROOT
 
 DOCKER = ROOT / "deploy" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+CHECK = runpy.run_path(str(DOCKER / "check_image.py"))
 TIMEOUT_SECONDS = 60
 
 
@@ -62,20 +64,25 @@ def test_torchscript_is_written_by_a_torch_no_newer_than_the_containers() -> Non
     assert "torch==" not in (DOCKER / "constraints.txt").read_text()
 
 
-def test_versions_are_fixed_and_the_containers_numpy_is_left_alone() -> None:
-    for name in ("constraints.txt", "server-requirements.txt"):
-        lines = [line for line in (DOCKER / name).read_text().splitlines() if not line.startswith("#")]
-        assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines), name
-    assert "numpy" not in re.findall(r"^[a-z0-9-]+", (DOCKER / "server-requirements.txt").read_text(), re.MULTILINE)
-    assert re.search(r"^numpy==", (DOCKER / "constraints.txt").read_text(), re.MULTILINE)
+def test_versions_are_fixed() -> None:
+    lines = [line for line in (DOCKER / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines)
+    assert {"numpy", "pillow"} <= {line.split("==")[0] for line in lines}
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.12\S+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
 
 
-def test_both_files_agree_on_what_they_share() -> None:
-    pins = [
-        dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", (DOCKER / name).read_text(), re.MULTILINE))
-        for name in ("constraints.txt", "server-requirements.txt")
+def test_the_server_gets_pillow_and_the_client_beside_what_apt_and_nvidia_installed() -> None:
+    (command,) = re.findall(r"python3 -m pip install (.+?) \\?\n *&&", stages()["runtime"], re.DOTALL)
+    assert command.replace("\\\n", "").split() == [
+        "--no-cache-dir",
+        "--break-system-packages",
+        "--ignore-installed",
+        "--no-deps",
+        "--constraint",
+        "/deploy/docker/constraints.txt",
+        "pillow",
+        "/wheels/*.whl",
     ]
-    assert pins[1].items() <= pins[0].items()
 
 
 def test_the_image_carries_this_projects_version() -> None:
@@ -104,6 +111,62 @@ def test_the_container_alone_is_as_closed_as_the_pod() -> None:
     assert {flag for flag in json.loads(command) if "restricted" in flag} == {
         flag for flag in container["args"] if "restricted" in flag
     }
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Path:
+    """What of NVIDIA's /opt/tritonserver the check looks at."""
+    for part in CHECK["PARTS"]:
+        (tmp_path / part).parent.mkdir(parents=True)
+        (tmp_path / part).touch()
+    return tmp_path
+
+
+def problems(container: Path, usage: str, python: tuple[int, int] = (3, 12), numpy: str = "1.26.4") -> list[str]:
+    return list(CHECK["problems"](container, ROOT / "deploy" / "kubernetes", usage, python, numpy))
+
+
+def usage_of_every_argument() -> str:
+    manifests = (path.read_text() for path in ROOT.glob("deploy/kubernetes/**/triton-*.yaml"))
+    return "\n".join(f"  {flag} <string>" for text in manifests for flag in re.findall(r"--[a-z][\w-]+", text))
+
+
+def test_a_container_as_the_manifests_expect_it_is_built_upon(container: Path) -> None:
+    assert problems(container, usage_of_every_argument()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ("backends/pytorch/libtriton_pytorch.so", "the LibTorch backend"),
+        ("backends/python/triton_python_backend_stub", "the Python backend's stub"),
+        ("caches/local/libtritoncache_local.so", "the response cache"),
+    ],
+)
+def test_a_part_that_is_missing_fails_the_build(container: Path, part: str, what: str) -> None:
+    (container / part).unlink()
+    assert problems(container, usage_of_every_argument()) == [f"{container / part} is not there: {what}"]
+
+
+def test_another_python_or_numpy_fails_the_build(container: Path) -> None:
+    assert problems(container, usage_of_every_argument(), (3, 13), "2.0.1") == [
+        "Python is 3.13, not 3.12",
+        "numpy is 2.0.1: the Python backend needs one below 2",
+    ]
+
+
+def test_an_argument_that_the_server_does_not_know_fails_the_build(container: Path) -> None:
+    usage = usage_of_every_argument().replace("--strict-readiness ", "--strict ").replace("--model-config-name ", "")
+    assert problems(container, usage) == [
+        "tritonserver does not know --strict-readiness of base/triton-deployment.yaml",
+        "tritonserver does not know --model-config-name of overlays/cpu/triton-cpu-patch.yaml",
+    ]
+
+
+def test_the_check_is_run_in_the_image_that_serves() -> None:
+    assert "&& python3 /deploy/docker/check_image.py /deploy/kubernetes\n" in stages()["runtime"]
+    assert "--mount=type=bind,source=deploy,target=/deploy" in stages()["runtime"]
+    assert "!deploy/kubernetes" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 @pytest.fixture
