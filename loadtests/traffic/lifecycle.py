@@ -12,7 +12,7 @@ import locust.stats
 from deepfake_client import DeepfakeError
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import WorkerRunner
 from locust.stats import StatsEntry
 
 from .options import add_options, credentials, urls_for
@@ -53,12 +53,11 @@ def _init(environment: Environment, **_: Any) -> None:
     if options.shape:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = runner
-    if options.headless and not isinstance(
-        runner, MasterRunner
-    ):  # what targets ask beforehand is then no part of --run-time
+    if options.headless:  # what targets ask beforehand is then no part of --run-time
         try:
             _open_targets(environment)
         except (ValueError, DeepfakeError) as error:
+            runner.quit()  # and its workers
             _exit(error, 1)
         gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
 
@@ -87,10 +86,6 @@ def _test_start(environment: Environment, **_: Any) -> None:
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
         environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
-        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
-            print(f"loadtest: {error}", file=sys.stderr)
-            environment.process_exit_code = 1
-            gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
 
 
 def _open_targets(environment: Environment) -> None:
