@@ -62,7 +62,9 @@ def test_the_operators_definitions_accept_every_custom_object(renderings: list[R
     assert {
         f"{each['kind']} {each['metadata']['name']}": wrong for each in known if (wrong := custom_error(each))
     } == {}
-    assert {"ScaledObject", "PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"} == {each["kind"] for each in known}
+    assert {"ScaledObject", "PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"} == {
+        each["kind"] for each in known
+    }
 
 
 def test_a_mistake_would_be_found(cpu: Rendering) -> None:
@@ -194,6 +196,12 @@ def test_every_load_generator_finds_its_master_and_triton(rendering: Rendering) 
     worker = rendering.named("Job", "locust-worker")["spec"]
     (worker_container,) = worker["template"]["spec"]["containers"]
     assert int(argument(master, "--expect-workers")) == worker["parallelism"] == worker["completions"]
+    # It waits for a new node and its image (deploy/kubernetes/README.md), runs, and has time left to end.
+    wait, run = (
+        int(argument(master, "--wait-ready-seconds")),
+        int(argument(master, "--run-time").removesuffix("m")) * 60,
+    )
+    assert 555 < wait < rendering.named("Job", "locust-master")["spec"]["activeDeadlineSeconds"] - run
     names = {service["metadata"]["name"] for service in rendering.of_kind("Service")}
     assert argument(worker_container, "--master-host") in names
     assert argument(master, "--host").removeprefix("grpc://").removesuffix(":8001") in names
@@ -225,7 +233,12 @@ def test_each_component_says_when_to_use_it() -> None:
 
 
 def test_the_patches_in_the_components_documents_can_be_applied(tmp_path: Path) -> None:
-    on = {"grpc-mtls": ("gpu-mtls",), "autoscaling-keda": ("gpu",), "mig": ("gpu",), "loadtest": ("gpu-mtls", "loadtest")}
+    on = {
+        "grpc-mtls": ("gpu-mtls",),
+        "autoscaling-keda": ("gpu",),
+        "mig": ("gpu",),
+        "loadtest": ("gpu-mtls", "loadtest"),
+    }
     found = 0
     for component in COMPONENTS:
         readme = (KUBERNETES / "components" / component / "README.md").read_text()
