@@ -12,7 +12,7 @@ import locust.stats
 from deepfake_client import DeepfakeError
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
 from .options import add_options, credentials, urls_for
@@ -57,8 +57,9 @@ def _init(environment: Environment, **_: Any) -> None:
         try:
             _open_targets(environment)
         except (ValueError, DeepfakeError) as error:
-            runner.quit()  # and its workers
-            _exit(error, 1)
+            if not isinstance(runner, MasterRunner):
+                _exit(error, 1)
+            environment.failed_beforehand = error  # told when all workers are connected, which then end as well
         gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
 
 
@@ -80,12 +81,18 @@ def _test_start(environment: Environment, **_: Any) -> None:
     """In each process: open the targets, which asks the server, before the load."""
     runner = environment.runner
     try:
+        if error := getattr(environment, "failed_beforehand", None):
+            raise error
         if not isinstance(runner, WorkerRunner):
             _fitting(environment)  # the page may have another --host
         _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
         environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
+        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
+            print(f"loadtest: {error}", file=sys.stderr)
+            environment.process_exit_code = 1
+            gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
 
 
 def _open_targets(environment: Environment) -> None:
