@@ -12,7 +12,7 @@ import locust.stats
 from deepfake_client import DeepfakeError
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
 from .loops import percentile
@@ -37,23 +37,34 @@ def _three_digits(milliseconds: float) -> int:
 
 
 def _init(environment: Environment, **_: Any) -> None:
-    """A wrong --host or file ends the program with 2, before anything is sent."""
+    """Before anything is sent: a wrong --host or file ends the program with 2, a server that does not answer with 1."""
     options, runner = environment.parsed_options, environment.runner
     # Requests on their way at the end get their answers: the slowest are among them.
     environment.stop_timeout = environment.stop_timeout or options.deadline_seconds
     if isinstance(runner, WorkerRunner):
         return  # the master decides for all
-    if environment.host or options.headless:
-        try:
+    try:
+        if environment.host or options.headless:
             environment.user_classes[:] = _fitting(environment)
             credentials(options).check(environment.host.split(","))
-        except ValueError as error:
-            print(f"loadtest: {error}", file=sys.stderr)
-            sys.exit(2)
+    except ValueError as error:
+        _exit(error, 2)
     if options.shape:
         environment.shape_class = Shape(options)
         environment.shape_class.runner = runner
-    gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
+    if options.headless:  # what targets ask beforehand is then no part of --run-time
+        try:
+            _open_targets(environment)
+        except (ValueError, DeepfakeError) as error:
+            if not isinstance(runner, MasterRunner):
+                _exit(error, 1)
+            environment.failed_beforehand = error  # told when all workers are connected, which then end as well
+        gevent.sleep(0)  # the loop's clock stands since the imports began, and the run would be short by so much
+
+
+def _exit(error: Exception, status: int) -> None:
+    print(f"loadtest: {error}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _fitting(environment: Environment) -> list[Any]:
@@ -65,21 +76,28 @@ def _fitting(environment: Environment) -> list[Any]:
 
 
 def _test_start(environment: Environment, **_: Any) -> None:
-    """In each process, before the load: open the targets, which asks the server. If it does not answer, the run ends."""
+    """In each process: open the targets, which asks the server, before the load."""
     runner = environment.runner
     try:
+        if error := getattr(environment, "failed_beforehand", None):
+            raise error
         if not isinstance(runner, WorkerRunner):
             _fitting(environment)  # the page may have another --host
-        for each in environment.user_classes:
-            if urls := urls_for(environment.host, each.schemes):
-                each.target = Target(urls, environment.parsed_options)
+        _open_targets(environment)
     except (ValueError, DeepfakeError) as error:
         _close_targets(environment)
         environment.events.user_error.fire(user_instance=None, exception=error, tb=None)  # fails the run
-        if not isinstance(runner, WorkerRunner) and environment.parsed_options.headless:
+        if isinstance(runner, MasterRunner) and environment.parsed_options.headless:
             print(f"loadtest: {error}", file=sys.stderr)
             environment.process_exit_code = 1
             gevent.spawn(runner.quit)  # not from here: it is in the midst of its start
+
+
+def _open_targets(environment: Environment) -> None:
+    for each in environment.user_classes:
+        urls = urls_for(environment.host, each.schemes)
+        if urls and each.target is None:
+            each.target = Target(urls, environment.parsed_options)
 
 
 def _close_targets(environment: Environment, **_: Any) -> None:

@@ -50,6 +50,7 @@ _IN_THE_PAGE = {
 }
 # --tls-cert and --tls-key are Locust's own, for its web page.
 _ON_THE_COMMAND_LINE = {
+    "--wait-ready-seconds": (zero_or_more, 0.0, "how long to wait for a server that is not ready yet, before the load"),
     "--client-tls-ca": (str, "", "grpcs:// and https://: authority to trust, PEM; else the system's"),
     "--client-tls-cert": (str, "", "grpcs:// and https://: the users' certificate for mutual TLS, PEM"),
     "--client-tls-key": (str, "", "its key, PEM, not encrypted"),

@@ -7,12 +7,14 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.embedded.ports import reserved_ports
 
 from tests.support.fake_triton import fake_triton
 from tests.support.locust_runs import run_locust
@@ -131,11 +133,39 @@ def test_callers_who_wait_for_their_answer_hide_the_stall(tmp_path: Path) -> Non
     assert run.status == 0, run.stderr
 
 
-@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["one process", "two workers"])
+PROCESSES = pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["one process", "two workers"])
+
+
+@PROCESSES
 def test_a_server_that_is_not_there_is_told_in_one_line(processes: list[str]) -> None:
     run = run_locust(None, "--host", "grpc://127.0.0.1:9", "-u", "4", "-t", "20s", *processes)
     assert run.status == 1
     assert run.verdict.startswith("grpc://127.0.0.1:9: connection refused")
+    assert "Traceback" not in run.stderr
+
+
+@PROCESSES
+def test_the_load_waits_for_a_server_that_becomes_ready_late(processes: list[str], tmp_path: Path) -> None:
+    """The wait is longer than the run, and no part of it."""
+    load = ["-u", "2", "-r", "2", "-t", "2s", "--wait-ready-seconds", "40", "--known-rate", "0", *processes]
+    with ThreadPoolExecutor() as pool, reserved_ports("127.0.0.1", {"grpc": 0}) as ports:
+        run = pool.submit(run_locust, tmp_path, "--host", f"grpc://127.0.0.1:{ports['grpc']}", *load)
+        time.sleep(6)
+        assert not run.done(), run.result().stderr
+        with fake_triton(lambda *_: RIGHT, ports["grpc"]):
+            done = run.result()
+    assert done.status == 0, done.stderr
+    assert done.verdict.startswith("passed")
+    assert done.requests["gRPC", "pixels"] > 0
+
+
+@PROCESSES
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "triton-headless.invalid:8001"])
+def test_a_server_that_never_becomes_ready_is_told_in_one_line(host: str, processes: list[str]) -> None:
+    run = run_locust(None, "--host", f"grpc://{host}", "-t", "20s", "--wait-ready-seconds", "2", *processes)
+    assert run.status == 1
+    assert run.verdict.startswith(f"not ready after 2 s: grpc://{host}: ")
+    assert run.stderr.count("loadtest: ") == 1
     assert "Traceback" not in run.stderr
 
 

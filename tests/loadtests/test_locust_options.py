@@ -81,6 +81,7 @@ def test_the_capacity_search_refuses_what_makes_no_sense(
         (["--rate", "-1"], "--rate: must be 0 or more, not -1"),
         (["--slo-p95-ms", "inf"], "--slo-p95-ms: must be 0 or more"),
         (["--deadline-seconds", "0"], "--deadline-seconds: must be above 0"),
+        (["--wait-ready-seconds", "-1"], "--wait-ready-seconds: must be 0 or more"),
         (["--shape-steps", "0"], "--shape-steps: must be 1 or more"),
         (["--image-side", "300"], "512 at least, not 300"),
     ],

@@ -52,11 +52,11 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def fake_triton(behaviour: Behaviour) -> Iterator[str]:
+def fake_triton(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
     """The URL of a server that answers as `behaviour` says."""
     server = grpc.server(ThreadPoolExecutor(16))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(behaviour), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
         yield f"grpc://127.0.0.1:{port}"
