@@ -36,8 +36,8 @@ from loadtests.observability.rules import PrometheusError
 
 # The usual 256 take longer to answer than the queue's timeout on a slow machine; these do not, unless it is very busy.
 QUEUE_REQUESTS, FLOOD_CALLERS = 32, 80
-# As many hold all of image_decoder's instances and its queue.
-HANGING_CALLERS = 6
+# So many wait behind one that hangs: too few for their timeouts to burn the error budget while this watches.
+WAITING_CALLERS = 4
 _PATIENCE_SECONDS = 180.0
 # Appended to image_decoder's model.py: it waits for as long as the file `hang` lies beside it.
 _HANG = """
@@ -87,7 +87,9 @@ def _kill_worker(testbed: Testbed) -> None:
 
 def _hang(testbed: Testbed) -> None:
     (testbed.repositories[0] / "image_decoder" / "1" / "hang").touch()
-    testbed.add_callers(HANGING_CALLERS, mixed=True)
+    testbed.add_callers(1, mixed=True)
+    time.sleep(2)  # until its image is in a batch of its own
+    testbed.add_callers(WAITING_CALLERS, mixed=True)
 
 
 def _restart_with_broken_model(testbed: Testbed) -> None:
