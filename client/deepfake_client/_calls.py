@@ -22,6 +22,7 @@ from ._errors import (
     DeepfakeError,
     InvalidArgumentError,
 )
+from ._plain import PlainData
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._transports.base import AnyTransport, InferResponse
@@ -159,7 +160,7 @@ def _level_of(priority: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestOutcome:
+class RequestOutcome(PlainData):
     """How one call that went to the server ended, for the user's own metrics.
 
     Attributes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._errors import DeepfakeError, ProtocolError
@@ -29,15 +28,12 @@ class Verdict:
     """
 
     label: str
-    scores: Mapping[str, float]
+    scores: Mapping[str, float] = field(hash=False)
     source: str | None
     model: str
     model_version: str
     request_id: str
     decision: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
 
     @property
     def ok(self) -> Literal[True]:
@@ -59,11 +55,6 @@ class Verdict:
             "model_version": self.model_version,
         }
         return plain if self.decision is None else {**plain, "decision": self.decision}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A mapping proxy cannot be pickled, and verdicts travel between processes.
-        names = (self.source, self.model, self.model_version, self.request_id, self.decision)
-        return Verdict, (self.label, dict(self.scores), *names)
 
 
 @dataclass(frozen=True, slots=True)
