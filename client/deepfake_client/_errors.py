@@ -91,7 +91,7 @@ class DeepfakeError(Exception):
         return hash((type(self), self.reason))
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:  # noqa: ARG003 - pydantic's signature
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """For pydantic and FastAPI, an error is its text."""
         from pydantic_core import core_schema  # only pydantic itself calls this
 

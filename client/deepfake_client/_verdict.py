@@ -90,10 +90,11 @@ def probabilities_in(response: InferResponse, count: int) -> list[tuple[float, .
         raise ProtocolError(f"{PROBABILITIES} has {len(tensor.data)} bytes, which do not fit shape {tensor.shape}")
     # For two numbers, numpy takes ten times as long as struct.
     rows = list(struct.iter_unpack(f"<{tensor.shape[1]}f", tensor.data))
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         # Written so that NaN fails too. Half precision leaves sums off by some 1e-3.
         if not (min(row) >= 0 and abs(sum(row) - 1) < 0.05):
-            raise ProtocolError(f"{PROBABILITIES} are not between 0 and 1 with a sum of 1: the model is broken")
+            which = f" of image {number} of {count}" if count > 1 else ""
+            raise ProtocolError(f"{PROBABILITIES}{which} are not between 0 and 1 with a sum of 1: the model is broken")
     return rows
 
 
