@@ -151,7 +151,10 @@ def _image(file: Path) -> Path | BytesIO:
         return file
     if sys.stdin is None:
         fail("there is no standard input to read from")
-    content = BytesIO(sys.stdin.buffer.read(ImageLimits().max_bytes + 1))
+    try:
+        content = BytesIO(sys.stdin.buffer.read(ImageLimits().max_bytes + 1))
+    except OSError as error:
+        fail(f"the standard input cannot be read: {error.strerror}")
     content.name = str(file)
     return content
 

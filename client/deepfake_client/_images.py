@@ -303,8 +303,8 @@ def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
 
 def _is_closed(image: Image.Image, error: Exception) -> bool:
     """Whether an image that cannot be loaded was closed, or its file was, before its pixels were read."""
-    unread = isinstance(image, ImageFile.ImageFile) and bool(image.tile)
-    return "closed" in str(error) or (unread and image.fp is None)
+    unread = isinstance(image, ImageFile.ImageFile) and bool(image.tile) and image.fp is None
+    return unread or "closed" in str(error)
 
 
 def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
