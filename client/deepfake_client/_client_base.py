@@ -112,11 +112,11 @@ class ClientBase(ABC, Generic[T]):
 
     def _check_stream(self, images: object, concurrency: int, options: CallOptions) -> None:
         """Refuses wrong arguments of `classify_many` now, not with the first result."""
-        require_several(images, self._iterations)
         checked_count("concurrency", concurrency, 1)
         if "request_id" in options:
             raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
         self._defaults.begin(**options)
+        require_several(images, self._iterations)
 
     @abstractmethod
     def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:

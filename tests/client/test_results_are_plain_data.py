@@ -175,6 +175,13 @@ def test_an_endpoint_may_return_it(result: Any) -> None:
     assert client.get("/openapi.json").status_code == 200
 
 
+def test_an_endpoint_without_a_type_shows_what_the_error_carries() -> None:
+    app = FastAPI()
+    app.get("/")(lambda: RESULTS["Failure"])
+    shown = TestClient(app).get("/").json()
+    assert shown == {"source": "a.jpg", "error": vars(CORRUPT)}
+
+
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_every_error_keeps_all_that_it_carries(kind: type[DeepfakeError]) -> None:
     context = {"retry_after_seconds": 2.5} if issubclass(kind, ServerError) else {}
