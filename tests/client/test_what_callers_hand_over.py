@@ -228,14 +228,25 @@ def _closed_copy(path: Path) -> Image.Image:
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("close", [_closed_at_once, _closed_after_loading, _left_its_block, _file_closed, _closed_copy])
-@pytest.mark.parametrize("decode", ["client", "server"])
 def test_a_closed_pil_image_is_the_callers_mistake(
-    fake: Fake, make_client: Make, tmp_path: Path, format_name: str, close: Callable[[Path], Image.Image], decode: str
+    tmp_path: Path, format_name: str, close: Callable[[Path], Image.Image]
 ) -> None:
     path = tmp_path / "photo"
     path.write_bytes(encoded(photo_like(40, 30, 1), format_name))
     with pytest.raises(InvalidArgumentError, match="the PIL image is closed: classify it before"):
-        make_client(transport=fake(), decode=decode).classify(close(path))
+        load_image(close(path))
+
+
+@pytest.mark.parametrize("decode", ["client", "server"])
+def test_both_clients_refuse_a_closed_pil_image(make_client: Make, fake: Fake, tmp_path: Path, decode: str) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(PHOTO)
+    client = make_client(transport=fake(), decode=decode)
+    with pytest.raises(InvalidArgumentError, match=r"photo\.jpg: the PIL image is closed"):
+        client.classify(_closed_at_once(path))
+    (result,) = client.classify_many([_closed_at_once(path)])
+    assert isinstance(result, Failure)
+    assert isinstance(result.error, InvalidArgumentError)
 
 
 def test_a_pil_image_that_is_damaged_or_was_loaded_in_time_is_not_called_closed(tmp_path: Path) -> None:

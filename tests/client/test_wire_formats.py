@@ -145,7 +145,7 @@ def test_scores_that_are_no_probabilities_are_a_protocol_error(tensor: Tensor | 
 def test_scores_of_several_images_that_are_none_are_named() -> None:
     numbers = np.array([[0.5, 0.5], [0.25, 0.75], [np.nan, np.nan]], "<f4")
     outputs = {"probabilities": Tensor("FP32", (3, 2), numbers.tobytes())}
-    with pytest.raises(ProtocolError, match="^probabilities of image 3 of 3 are not between 0 and 1"):
+    with pytest.raises(ProtocolError, match=r"^probabilities of image 3 of 3 are not between 0 and 1"):
         probabilities_in(InferResponse("m", "1", "x", outputs), 3)
 
 
