@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import io
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -93,7 +92,6 @@ def _no_coroutine_is_left_behind() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-        gc.collect()
 
 
 @async_files
