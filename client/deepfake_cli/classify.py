@@ -6,11 +6,12 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
-from deepfake_client import DeepfakeError, Failure, PolicyMismatchError, Verdict
+from deepfake_client import DeepfakeError, Failure, ImageLimits, PolicyMismatchError, Verdict
 from deepfake_client._images import list_files
 
 from .console import fail, image_bar, writable_stdout
@@ -93,8 +94,19 @@ def _printable(text: str) -> str:
     )
 
 
+class _ImagePath(GivenPath):
+    """The same, or `-` for an image on the standard input."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return STDIN if value == "-" else super().convert(value, param, ctx)
+
+
+#: Told from a file of this name, `./-`, by its identity.
+STDIN = Path("-")
+
+
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=GivenPath())
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=_ImagePath())
 @server_options
 @click.option(
     "--format",
@@ -111,13 +123,17 @@ def _printable(text: str) -> str:
 def command(paths: tuple[Path, ...], server: Server, format_name: str, concurrency: int, policy: Path | None) -> None:
     """Tell for each image, and each file of each folder, whether it is a deepfake.
 
-    Exits with 0 when every file got a verdict, with 1 when some did not.
+    The PATH - stands for one image on the standard input. Exits with 0 when every file got a verdict, with 1 when some did not.
     """
+    if sum(path is STDIN for path in paths) > 1:
+        raise click.UsageError("- is given twice, and the standard input can be read only once")
     stdout = writable_stdout()
     try:
         with server.ready_client(policy=policy) as client:
             writer = WRITERS[format_name](stdout, client.model_info().labels, decisions=policy is not None)
-            total, failed = _write(client.classify_many(_files(paths), concurrency=concurrency), writer, paths)
+            total, failed = _write(
+                client.classify_many(map(_image, _files(paths)), concurrency=concurrency), writer, paths
+            )
     except DeepfakeError as error:
         fail(str(error))
     if total == 0:
@@ -126,7 +142,21 @@ def command(paths: tuple[Path, ...], server: Server, format_name: str, concurren
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    return (file for path in paths for file in list_files(path))
+    return (file for path in paths for file in ([path] if path is STDIN else list_files(path)))
+
+
+def _image(file: Path) -> Path | BytesIO:
+    """What the client takes. The standard input is read here, in the main thread, so that Ctrl-C ends it."""
+    if file is not STDIN:
+        return file
+    if sys.stdin is None:
+        fail("there is no standard input to read from")
+    try:
+        content = BytesIO(sys.stdin.buffer.read(ImageLimits().max_bytes + 1))
+    except OSError as error:
+        fail(f"the standard input cannot be read: {error.strerror}")
+    content.name = str(file)
+    return content
 
 
 def _write(results: Iterable[Verdict | Failure], writer: Writer, paths: Sequence[Path]) -> tuple[int, int]:

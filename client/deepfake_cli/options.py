@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from deepfake_client import DeepfakeClient, DeepfakeError, InvalidArgumentError, TLSConfig
+from deepfake_client._images import is_address
 
 from .console import fail
 
@@ -27,6 +28,8 @@ class GivenPath(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not str(value):
             self.fail("empty; is a variable not set?", param, ctx)
+        if is_address(str(value)):
+            self.fail(f"{str(value)[:100]}: an address, and this takes files: download it first", param, ctx)
         return Path(value)
 
 

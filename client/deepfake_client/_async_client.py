@@ -6,18 +6,16 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ._calls import Call, CallOptions, Pause, Send, Step, Steps, Work
+from ._calls import Call, CallOptions, Pause, Read, Send, Step, Steps, Work
 from ._client_base import ClientBase, decoding_threads
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
-from ._errors import ClientClosedError, DeepfakeError, bare
-from ._images import name_of
+from ._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, bare
+from ._images import AsyncBinaryFile, name_of, read_async
 from ._model_info import ModelInfo, Provenance
-from ._tensors import PreparedImage
 from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
 from ._verdict import Failure, Verdict
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 R = TypeVar("R")
+#: As for `DeepfakeClient`, or a file with a `read` to be awaited.
+AsyncImageSource: TypeAlias = ImageSource | AsyncBinaryFile
 _MOST_DECODING_THREADS = 32
 
 
@@ -38,10 +38,15 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
     plain functions and must not wait. `transport` takes an `AsyncTransport` (`AsyncFakeTransport` in tests).
     """
 
+    _iterations = ("__iter__", "__getitem__", "__aiter__")
+
     async def classify(
-        self, image: ImageSource, *, source: str | None = None, **options: Unpack[CallOptions]
+        self, image: AsyncImageSource, *, source: str | None = None, **options: Unpack[CallOptions]
     ) -> Verdict:
-        """The verdict on one image; see `DeepfakeClient.classify`. A file object is read in another thread."""
+        """The verdict on one image; see `DeepfakeClient.classify`. A file object is read in another thread.
+
+        Its `read` may be async too, as that of Starlette's `UploadFile`; it is awaited.
+        """
         return await self._run(lambda call: self._core.classify(image, source, call), options)
 
     async def classify_pixels(
@@ -56,7 +61,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
 
     def classify_many(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[AsyncImageSource] | AsyncIterable[AsyncImageSource],
         *,
         concurrency: int = 8,
         **options: Unpack[CallOptions],
@@ -66,7 +71,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         `images` may be an async generator too, and results then come while it waits. A plain iterable is read inside
         the event loop, so it should not wait itself.
         """
-        self._check_stream(concurrency, options)
+        self._check_stream(images, concurrency, options)
         return self._stream(images, concurrency, options)
 
     async def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
@@ -113,26 +118,30 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         return self._lock
 
     async def _stream(
-        self, images: Iterable[ImageSource] | AsyncIterable[ImageSource], concurrency: int, options: CallOptions
+        self,
+        images: Iterable[AsyncImageSource] | AsyncIterable[AsyncImageSource],
+        concurrency: int,
+        options: CallOptions,
     ) -> AsyncGenerator[Verdict | Failure, None]:
         decoders = decoding_threads(concurrency)
         window = 2 * concurrency + decoders
         decoding, sending = asyncio.Semaphore(decoders), asyncio.Semaphore(concurrency)
 
-        async def classify(image: ImageSource) -> Verdict | Failure:
+        async def classify(image: AsyncImageSource) -> Verdict | Failure:
             source = name_of(image)
             try:
                 async with decoding:
-                    prepared: PreparedImage = await self._perform(Work(partial(self._core.prepare, image)))
+                    prepared = await self._drive(self._core.prepare_any(image))
                 del image  # the pixels are a hundredth of a photo; the rest need not wait for the network
                 async with sending:
                     return await self._run(lambda call: self._core.classify_prepared(prepared, source, call), options)
             except DeepfakeError as error:
+                error.source = source
                 return Failure(source, bare(error))
 
         pending: deque[asyncio.Task[Verdict | Failure]] = deque()
         iterator = _iterate(images)
-        upcoming: asyncio.Future[ImageSource] | None = None
+        upcoming: asyncio.Future[AsyncImageSource] | None = None
         broken: Exception | None = None
         ended = False
         try:
@@ -166,7 +175,12 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         call = self._defaults.begin(**options)
         if self.closed:
             raise ClientClosedError("the client was closed")
-        steps = ask(call)
+        try:
+            return await self._drive(ask(call))
+        except DeepfakeError as error:
+            raise bare(call.named(error)) from None
+
+    async def _drive(self, steps: Steps[R]) -> R:
         try:
             step = next(steps)
             while True:
@@ -179,8 +193,6 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         except StopIteration as ended:
             answer: R = ended.value
             return answer
-        except DeepfakeError as error:
-            raise bare(call.named(error)) from None
         finally:
             steps.close()
 
@@ -193,6 +205,11 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             except RuntimeError:
                 raise ClientClosedError("the client was closed") from None
             return await working
+        if isinstance(step, Read):
+            try:
+                return await asyncio.wait_for(read_async(step.file, step.max_bytes), step.timeout)
+            except asyncio.TimeoutError:
+                raise DeadlineExceededError("the image could not be read before the deadline") from None
         waiting = self._closing.wait() if isinstance(step, Pause) else self._lock.acquire()
         try:
             return await asyncio.wait_for(waiting, step.seconds if isinstance(step, Pause) else step.timeout)
@@ -200,7 +217,9 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             return False
 
 
-async def _iterate(images: Iterable[ImageSource] | AsyncIterable[ImageSource]) -> AsyncGenerator[ImageSource, None]:
+async def _iterate(
+    images: Iterable[AsyncImageSource] | AsyncIterable[AsyncImageSource],
+) -> AsyncGenerator[AsyncImageSource, None]:
     if isinstance(images, AsyncIterable):
         async for image in images:
             yield image

@@ -22,6 +22,8 @@ from ._errors import (
     DeepfakeError,
     InvalidArgumentError,
 )
+from ._images import AsyncBinaryFile
+from ._plain import PlainData
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._transports.base import AnyTransport, InferResponse
@@ -159,7 +161,7 @@ def _level_of(priority: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestOutcome:
+class RequestOutcome(PlainData):
     """How one call that went to the server ended, for the user's own metrics.
 
     Attributes:
@@ -207,6 +209,15 @@ class Work(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """Await the content of a file whose `read` is async, `timeout` seconds at most; results in its bytes."""
+
+    file: AsyncBinaryFile
+    max_bytes: int
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Wait; results in None."""
 
@@ -223,7 +234,7 @@ class Acquire:
     timeout: float
 
 
-Step: TypeAlias = Send[Any] | Work[Any] | Pause | Acquire
+Step: TypeAlias = Send[Any] | Work[Any] | Read | Pause | Acquire
 Steps: TypeAlias = Generator[Step, Any, R]
 
 

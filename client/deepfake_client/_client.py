@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._calls import Call, CallOptions, Pause, Send, Step, Steps, Work
+from ._calls import Call, CallOptions, Pause, Read, Send, Step, Steps, Work
 from ._client_base import ClientBase, decoding_threads
 from ._credentials import TLSConfig
 from ._endpoint import Endpoint
-from ._errors import ClientClosedError, DeepfakeError, bare
-from ._images import name_of
+from ._errors import ClientClosedError, DeepfakeError, InvalidArgumentError, bare
+from ._images import ASYNC_READ, name_of
 from ._model_info import ModelInfo, Provenance
 from ._tensors import PreparedImage
 from ._transports.base import Transport
@@ -126,7 +126,7 @@ class DeepfakeClient(ClientBase[Transport]):
             InvalidArgumentError: at once, when an argument cannot be used.
             Exception: whatever `images` itself raises, after the results of the images before.
         """
-        self._check_stream(concurrency, options)
+        self._check_stream(images, concurrency, options)
         return self._stream(images, concurrency, options)
 
     def ready(self, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bool:
@@ -252,6 +252,8 @@ class DeepfakeClient(ClientBase[Transport]):
             return step.call(step.timeout)
         if isinstance(step, Work):
             return step.run()
+        if isinstance(step, Read):
+            raise InvalidArgumentError(ASYNC_READ)
         if isinstance(step, Pause):
             return self._closing.wait(step.seconds)
         return self._lock.acquire(timeout=step.timeout)

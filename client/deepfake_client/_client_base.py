@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar, cast
 
 from ._calls import (
     DEFAULT_MAX_RETRIES,
@@ -26,7 +26,7 @@ from ._endpoint import Endpoint, parse_endpoints
 from ._errors import InvalidArgumentError
 from ._policy import DecisionPolicy, PolicyGuard
 from ._replicas import ReplicaSet
-from ._tensors import Decode, input_for
+from ._tensors import Decode, input_for, require_several
 from ._transports.base import AnyTransport, AsyncTransport, Transport
 from ._verdict_log import VerdictLog
 from .preprocessing import ImageLimits
@@ -44,6 +44,9 @@ _log.addHandler(logging.NullHandler())
 
 class ClientBase(ABC, Generic[T]):
     """Checks the settings and builds the core."""
+
+    #: special methods by which `classify_many` iterates
+    _iterations: ClassVar[tuple[str, ...]] = ("__iter__", "__getitem__")
 
     def __init__(
         self,
@@ -107,12 +110,13 @@ class ClientBase(ABC, Generic[T]):
         """Whether `close` was called."""
         return self._core.exchange.closed
 
-    def _check_stream(self, concurrency: int, options: CallOptions) -> None:
+    def _check_stream(self, images: object, concurrency: int, options: CallOptions) -> None:
         """Refuses wrong arguments of `classify_many` now, not with the first result."""
         checked_count("concurrency", concurrency, 1)
         if "request_id" in options:
             raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
         self._defaults.begin(**options)
+        require_several(images, self._iterations)
 
     @abstractmethod
     def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
-from ._calls import Acquire, Call, Exchange, Steps, send, work
+from ._calls import Acquire, Call, Exchange, Read, Steps, send, work
 from ._credentials import Headers, redact
 from ._errors import (
     AccessDeniedError,
@@ -22,7 +23,7 @@ from ._errors import (
     UnknownModelError,
     WireError,
 )
-from ._images import name_of
+from ._images import ASYNC_READ, AsyncBinaryFile, name_of
 from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenance_in, provenance_question
 from ._policy import PolicyGuard
 from ._tensors import (
@@ -72,13 +73,23 @@ class Core:
     #: by the model's version, in the order of the class indices
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def classify(self, image: ImageSource, source: str | None, call: Call) -> Steps[Verdict]:
+    def classify(self, image: ImageSource | AsyncBinaryFile, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
         call.source = source if source is not None else name_of(image)
-        prepared = yield from work(partial(self.prepare, image))
+        prepared = yield from self.prepare_any(image, call.remaining())
         return (yield from self.classify_prepared(prepared, call.source, call))
 
-    def prepare(self, image: ImageSource) -> PreparedImage:
+    def prepare_any(self, image: ImageSource | AsyncBinaryFile, timeout: float | None = None) -> Steps[PreparedImage]:
+        """`prepare` beside the calls; a file whose `read` is async has `timeout` seconds to give its content."""
+        try:
+            return (yield from work(partial(self.prepare, image)))
+        except InvalidArgumentError as error:
+            if error.reason != ASYNC_READ:
+                raise
+        content = yield Read(cast("AsyncBinaryFile", image), self.limits.max_bytes, timeout)
+        return (yield from work(partial(self.prepare, content)))
+
+    def prepare(self, image: ImageSource | AsyncBinaryFile) -> PreparedImage:
         """Reads the image, and decodes it where this side decodes, without a word to the server."""
         return self.input.prepare(image, self.limits, digest=self.verdict_log is not None)
 

@@ -25,7 +25,8 @@
     └── VerdictLogError             there is a verdict, but the verdict log that must hold it cannot be written
 
 Those marked [retried] are raised only when the retries or the time for them have run out. `str()` of each is one
-line; each can be pickled, and none carries an object, a traceback or a type of Pillow, gRPC, aiohttp or urllib3.
+line; each can be copied, pickled and compared. None carries an object, a traceback or a type of Pillow, gRPC, aiohttp or
+urllib3.
 """
 
 from __future__ import annotations
@@ -81,6 +82,25 @@ class DeepfakeError(Exception):
         names = [one_line(name, 200) for name in (self.source, self.endpoint) if name]
         detail = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
         return ": ".join([*names, self.reason]) + detail
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other says and carries the same, as results that were copied or pickled do."""
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.reason))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """For pydantic and FastAPI, an error is its text."""
+        from pydantic_core import core_schema  # only pydantic itself calls this
+
+        text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=text,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
+            serialization=core_schema.to_string_ser_schema(),
+        )
 
     def reword(self, reason: str) -> None:
         """Replaces the reason everywhere the error shows it."""

@@ -5,12 +5,13 @@ No more is read, and nothing larger decoded, than the limits allow. Whatever goe
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -45,7 +46,18 @@ from ._image_limits import require_few_parts
 class BinaryFile(Protocol):
     """A file object opened in binary mode; it is read from where it stands and is not closed."""
 
-    def read(self, size: int = ..., /) -> bytes | None: ...
+    def read(self, size: int = ..., /) -> bytes | bytearray | memoryview | None: ...
+
+
+class AsyncBinaryFile(Protocol):
+    """The same with a `read` to be awaited, as Starlette's `UploadFile` and aiofiles have it."""
+
+    def read(self, size: int = ..., /) -> Awaitable[bytes | bytearray | memoryview | None]: ...
+
+
+#: The reason by which `AsyncDeepfakeClient` knows that it has to await `read`.
+ASYNC_READ = "its read() is async: pass `await file.read()` or `file.file`"
+_ADDRESS = re.compile(r"(?i)data:|file:|[a-z][a-z0-9+.-]+://")
 
 
 def name_of(source: object) -> str | None:
@@ -87,13 +99,18 @@ def read_encoded(source: Any, max_bytes: int) -> bytes:
     return data
 
 
+def is_address(text: str) -> bool:
+    """Whether `text` is a URL and no path."""
+    return _ADDRESS.match(text) is not None
+
+
 def _require_bytes(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise ImageTooLargeError(f"more than {max_bytes:,} bytes, the limit set by max_bytes")
 
 
 def _read_path(source: str | os.PathLike[Any], max_bytes: int) -> bytes:
-    if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+    if isinstance(source, str) and is_address(source):
         raise ImageReadError("an address, not a file: fetch it and pass the bytes")
     try:
         path = Path(os.fsdecode(source))
@@ -114,22 +131,65 @@ def _read_path(source: str | os.PathLike[Any], max_bytes: int) -> bytes:
 
 
 def _read_file(file: BinaryFile, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    left = max_bytes + 1
-    while left > 0:
-        try:
-            chunk = file.read(left)
-        except Exception as error:
-            # A file object is the caller's own code or a network stream: it may raise anything.
-            raise ImageReadError(f"cannot be read: {one_line(str(error)) or type(error).__name__}") from None
-        if not chunk:
+    chunks = _Chunks(max_bytes)
+    while chunks.wanted > 0:
+        with _read_errors_typed():
+            chunk = file.read(chunks.wanted)
+        if not chunks.take(chunk):
             break
-        if not isinstance(chunk, bytes):
+    return chunks.joined()
+
+
+async def read_async(file: AsyncBinaryFile, max_bytes: int) -> bytes:
+    """The encoded image in a file object with a `read` to be awaited; otherwise as `read_encoded`."""
+    chunks = _Chunks(max_bytes)
+    while chunks.wanted > 0:
+        with _read_errors_typed():
+            chunk = await file.read(chunks.wanted)
+        if not chunks.take(chunk):
+            break
+    return chunks.joined()
+
+
+@contextmanager
+def _read_errors_typed() -> Iterator[None]:
+    """A file object is the caller's own code or a network stream: it may raise anything."""
+    try:
+        yield
+    except TypeError as error:
+        # Without a size there is no bound on what it reads.
+        raise InvalidArgumentError(f"read(size) cannot be called, pass the bytes: {error}") from None
+    except Exception as error:
+        raise ImageReadError(f"cannot be read: {one_line(str(error)) or type(error).__name__}") from None
+
+
+class _Chunks:
+    """What a file object has given so far, up to one byte over the limit."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self.wanted = max_bytes + 1
+
+    def take(self, chunk: object) -> bool:
+        """Whether there may be more behind `chunk`."""
+        if inspect.isawaitable(chunk):
+            if inspect.iscoroutine(chunk):
+                chunk.close()  # or Python warns that it was never awaited
+            raise InvalidArgumentError(ASYNC_READ)
+        if isinstance(chunk, str):
             raise InvalidArgumentError("the file object gives text: open it in binary mode, 'rb'")
-        chunks.append(chunk)
-        left -= len(chunk)
-    _require_bytes(max_bytes + 1 - left, max_bytes)
-    return b"".join(chunks)
+        if not isinstance(chunk, (bytes, bytearray, memoryview, type(None))):
+            raise InvalidArgumentError(f"the file object gives {type(chunk).__name__}, not bytes")
+        content = bytes(chunk or b"")
+        self._chunks.append(content)
+        self.wanted -= len(content)
+        return bool(content)
+
+    def joined(self) -> bytes:
+        """All of it, where it is within the limit."""
+        _require_bytes(self._max_bytes + 1 - self.wanted, self._max_bytes)
+        return b"".join(self._chunks)
 
 
 def list_files(path: Path) -> Iterator[Path]:
@@ -232,7 +292,19 @@ def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     """A PIL image of the caller's, RGB and upright; the image itself where it is both already."""
     require_pixels(image.size, max_pixels)
     with _pillow_errors_typed(image.format or "image"):
+        try:
+            image.load()
+        except Exception as error:
+            if not _is_closed(image, error):
+                raise
+            raise InvalidArgumentError("the PIL image is closed: classify it before, inside its `with` block") from None
         return _to_rgb(image)
+
+
+def _is_closed(image: Image.Image, error: Exception) -> bool:
+    """Whether an image that cannot be loaded was closed, or its file was, before its pixels were read."""
+    unread = isinstance(image, ImageFile.ImageFile) and bool(image.tile) and image.fp is None
+    return unread or "closed" in str(error)
 
 
 def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
@@ -269,7 +341,7 @@ def _pillow_errors_typed(name: str) -> Iterator[None]:
     try:
         with _pillow_warnings_ignored():
             yield
-    except ImageError:
+    except (ImageError, InvalidArgumentError):
         raise
     except (MemoryError, Image.DecompressionBombError):
         raise ImageTooLargeError(f"{name} of a size that does not fit into memory") from None

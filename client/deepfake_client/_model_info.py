@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from ._errors import ProtocolError
+from ._plain import PlainData
 from ._tensors import PROBABILITIES, PROVENANCE, string_tensor, strings_in
 from ._transports.base import InferResponse, ModelConfig, ModelMetadata, Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(PlainData):
     """The model that the server serves.
 
     Attributes:
@@ -38,7 +38,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(PlainData):
     """Where the served weights come from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Provenance:
     precision: str
     model_pt_sha256: str
     labels: tuple[str, ...]
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] = field(hash=False)
 
     @property
     def stand_in(self) -> bool:
@@ -117,7 +117,7 @@ def provenance_in(response: InferResponse, version: str) -> Provenance | None:
             precision=str(document["precision"]),
             model_pt_sha256=str(document["model_pt_sha256"]),
             labels=tuple(map(str, document["labels"])),
-            document=MappingProxyType(document),
+            document=document,
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProtocolError(

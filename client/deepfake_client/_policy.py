@@ -14,6 +14,7 @@ from typing import Any
 from ._errors import ImageError, InvalidArgumentError, PolicyMismatchError
 from ._images import read_encoded
 from ._model_info import Provenance
+from ._plain import PlainData
 
 DEEPFAKE, REAL, UNSURE = "Deepfake", "Real one", "unsure"
 #: Temperatures beyond these bounds say nothing more: every score is all or nothing, or every one is a half.
@@ -31,7 +32,7 @@ _MAX_FILE_BYTES = 64 * 1024  # a policy has about one thousand
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PolicyEvidence:
+class PolicyEvidence(PlainData):
     """What the calibration images showed of a policy; for a person to read, nothing is decided by it.
 
     Attributes:
@@ -70,7 +71,7 @@ class PolicyEvidence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DecisionPolicy:
+class DecisionPolicy(PlainData):
     """Turns the scores of a verdict into a decision: "Deepfake", "Real one" or "unsure".
 
     The scores are calibrated first (temperature scaling, Guo et al. 2017): softmax(log p / `temperature`). The
@@ -144,7 +145,7 @@ class DecisionPolicy:
             OSError: it cannot be written; what was there is unchanged.
         """
         target = Path(path)
-        document = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **dataclasses.asdict(self)}
+        document = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **self.to_dict()}
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             with partial.open("w", encoding="utf-8") as file:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, ProtocolError
-from ._images import name_of, read_encoded
+from ._images import AsyncBinaryFile, name_of, read_encoded
 from ._transports.base import Tensor
 from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, Pixels, load_image, to_pixels
 
@@ -44,6 +45,24 @@ def checked_pixels(pixels: object, *, batch: bool) -> NDArray[np.uint8]:
             f"pixels must be a uint8 array of shape {expected}, not {pixels.dtype} of shape {pixels.shape}"
         )
     return rows
+
+
+def require_several(images: object, iterations: Sequence[str]) -> None:
+    """Refuses what `classify_many` would take apart: one image in place of several, or a mapping of names.
+
+    `iterations` are the special methods by which the client can iterate; one of them has to be there.
+    """
+    if isinstance(images, Mapping):
+        raise InvalidArgumentError("images must be a list of images, not a mapping: pass its values()")
+    one = (
+        isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+        or callable(getattr(images, "read", None))
+        or (isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind in "biufc")
+    )
+    if one:
+        raise InvalidArgumentError(f"images must be a list of images, not one {type(images).__name__}: pass [image]")
+    if not any(hasattr(images, name) for name in iterations):
+        raise InvalidArgumentError(f"images must be a list or an iterable of images, not {type(images).__name__}")
 
 
 def tensor_of(rows: NDArray[np.uint8]) -> Tensor:
@@ -112,7 +131,7 @@ class ModelInput(ABC):
     #: its input tensor
     name: str
 
-    def prepare(self, image: ImageSource, limits: ImageLimits, *, digest: bool) -> PreparedImage:
+    def prepare(self, image: ImageSource | AsyncBinaryFile, limits: ImageLimits, *, digest: bool) -> PreparedImage:
         """Reads one image and makes its tensor; takes its digest too where that is asked for."""
         try:
             if isinstance(image, (Image.Image, np.ndarray)):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._errors import DeepfakeError, ProtocolError
@@ -29,15 +28,12 @@ class Verdict:
     """
 
     label: str
-    scores: Mapping[str, float]
+    scores: Mapping[str, float] = field(hash=False)
     source: str | None
     model: str
     model_version: str
     request_id: str
     decision: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
 
     @property
     def ok(self) -> Literal[True]:
@@ -59,11 +55,6 @@ class Verdict:
             "model_version": self.model_version,
         }
         return plain if self.decision is None else {**plain, "decision": self.decision}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A mapping proxy cannot be pickled, and verdicts travel between processes.
-        names = (self.source, self.model, self.model_version, self.request_id, self.decision)
-        return Verdict, (self.label, dict(self.scores), *names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +90,11 @@ def probabilities_in(response: InferResponse, count: int) -> list[tuple[float, .
         raise ProtocolError(f"{PROBABILITIES} has {len(tensor.data)} bytes, which do not fit shape {tensor.shape}")
     # For two numbers, numpy takes ten times as long as struct.
     rows = list(struct.iter_unpack(f"<{tensor.shape[1]}f", tensor.data))
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         # Written so that NaN fails too. Half precision leaves sums off by some 1e-3.
         if not (min(row) >= 0 and abs(sum(row) - 1) < 0.05):
-            raise ProtocolError(f"{PROBABILITIES} are not between 0 and 1 with a sum of 1: the model is broken")
+            which = f" of image {number} of {count}" if count > 1 else ""
+            raise ProtocolError(f"{PROBABILITIES}{which} are not between 0 and 1 with a sum of 1: the model is broken")
     return rows
 
 

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from deepfake_cli.app import deepfake
 from deepfake_deploy.embedded import EmbeddedTriton
 
 from tests.support.checkpoints import LABELS
@@ -184,3 +186,52 @@ def test_a_full_disk_behind_stdout_is_one_line(triton: EmbeddedTriton, good: Pat
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
     assert run.returncode == 1
     assert run.stderr == "deepfake: cannot write the result: No space left on device\n"
+
+
+def classify_stdin(content: bytes, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*CLASSIFY, *map(str, arguments)], input=content, capture_output=True, timeout=120)
+
+
+def test_a_dash_is_an_image_on_the_standard_input(triton: EmbeddedTriton, good: Path) -> None:
+    content = (good / "a.jpg").read_bytes()
+    run = classify_stdin(content, good / "a.jpg", "-", "--url", triton.grpc_url, "--format", "jsonl")
+    assert (run.returncode, run.stderr) == (0, b"")
+    file, stdin = map(json.loads, run.stdout.splitlines())
+    assert (file["source"], stdin["source"]) == (str(good / "a.jpg"), "-")
+    assert stdin["scores"] == pytest.approx(file["scores"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("content", "error"), [(b"", "-: empty file"), (b"text", "-: not an image")])
+def test_a_standard_input_that_is_no_image_is_a_failure(triton: EmbeddedTriton, content: bytes, error: str) -> None:
+    run = classify_stdin(content, "-", "--url", triton.grpc_url, "--format", "jsonl")
+    assert (run.returncode, run.stderr) == (1, b"")
+    assert json.loads(run.stdout)["error"].startswith(error)
+
+
+def test_the_standard_input_is_read_once(good: Path) -> None:
+    run = classify_stdin(b"", "-", str(good), "-")
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert b"- is given twice" in run.stderr
+
+
+def test_a_file_called_dash_is_a_file(triton: EmbeddedTriton, good: Path) -> None:
+    (good / "a.jpg").rename(good / "-")
+    command = [*CLASSIFY, "./-", "--url", triton.grpc_url, "--format", "jsonl"]
+    run = subprocess.run(command, cwd=good, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, json.loads(run.stdout)["label"] in LABELS) == (0, True)
+
+
+def test_no_standard_input_is_one_line(triton: EmbeddedTriton) -> None:
+    command = " ".join([*CLASSIFY, "-", "--url", triton.grpc_url])
+    run = subprocess.run(["/bin/bash", "-c", f"{command} <&-"], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (1, "deepfake: there is no standard input to read from\n")
+
+
+@pytest.mark.parametrize("command", ["classify", "demo", "evaluate", "calibrate"])
+@pytest.mark.parametrize(
+    "address", ["https://a.b/c.jpg", "HTTP://a", "data:image/png;base64,AA", "s3://b/c", "file:/a"]
+)
+def test_an_address_is_wrong_usage(command: str, address: str) -> None:
+    run = CliRunner().invoke(deepfake, [command, address])
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert f"{address}: an address, and this takes files: download it first" in run.stderr

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from deepfake_client import (
     AccessDeniedError,
@@ -139,6 +140,13 @@ def test_scores_that_are_no_probabilities_are_a_protocol_error(tensor: Tensor | 
     outputs = {} if tensor is None else {"probabilities": tensor}
     with pytest.raises(ProtocolError):
         probabilities_in(InferResponse("m", "1", "x", outputs), 1)
+
+
+def test_scores_of_several_images_that_are_none_are_named() -> None:
+    numbers = np.array([[0.5, 0.5], [0.25, 0.75], [np.nan, np.nan]], "<f4")
+    outputs = {"probabilities": Tensor("FP32", (3, 2), numbers.tobytes())}
+    with pytest.raises(ProtocolError, match=r"^probabilities of image 3 of 3 are not between 0 and 1"):
+        probabilities_in(InferResponse("m", "1", "x", outputs), 3)
 
 
 class Failed(grpc.RpcError):

@@ -99,6 +99,43 @@ def test_several_images_in_one_request(url: str) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("model", ["image_decoder", "deepfake_vs_real_image"])
+def test_a_broken_image_among_several_in_one_request_is_named(url: str, model: str) -> None:
+    images = [encoded(photo_like(100 + seed, 80, seed), "JPEG") for seed in range(8)]
+    output = "pixels" if model == "image_decoder" else "probabilities"
+    with BareClient(url) as client:
+        for broken, content, text in [
+            (0, b"", r"\[ImageFormatError\] image 1 of 8: empty file"),
+            (2, images[2][:-500], r"\[ImageCorruptError\] image 3 of 8: truncated JPEG: the file ends before"),
+            (7, b"text", r"\[ImageFormatError\] image 8 of 8: not an image"),
+        ]:
+            sent = [content if index == broken else image for index, image in enumerate(images)]
+            with pytest.raises(InferenceServerException, match=text) as refused:
+                client.infer(model, client.image(*sent), (output,))
+            assert refused.value.status() in ("StatusCode.INVALID_ARGUMENT", "400")
+        with pytest.raises(InferenceServerException, match=r"\[ImageFormatError\] empty file"):
+            client.infer(model, client.image(b""), (output,))
+
+
+def test_a_request_of_several_with_a_broken_one_fails_alone(triton: EmbeddedTriton) -> None:
+    good = encoded(photo_like(120, 90, 1), "JPEG")
+    requests = [[good, b"text", good] if index % 3 == 0 else [good, good] for index in range(12)]
+
+    def call(images: list[bytes]) -> tuple[int, ...] | str:
+        try:
+            return client.classify_image(*images).shape
+        except InferenceServerException as error:
+            return str(error.message())
+
+    with BareClient(triton.grpc_url) as client, ThreadPoolExecutor(12) as callers:
+        answers = list(callers.map(call, requests))
+    for index, answer in enumerate(answers):
+        if index % 3 == 0:
+            assert "image 2 of 3: not an image" in answer
+        else:
+            assert answer == (2, 2)
+
+
 def test_an_image_over_the_limit_of_pixels_is_refused_by_its_header(triton: EmbeddedTriton) -> None:
     # 30,000 × 30,000 pixels in 900 KB: 2.7 GB once decoded.
     from PIL import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from .._credentials import Headers
@@ -51,7 +51,7 @@ class InferRequest:
     model: str
     version: str
     request_id: str
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor] = field(hash=False)
     outputs: tuple[RequestedOutput, ...]
     queue_timeout_microseconds: int
     headers: Headers = ()
@@ -68,7 +68,7 @@ class InferResponse:
     model: str
     version: str
     request_id: str
-    outputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

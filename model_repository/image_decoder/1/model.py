@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from deepfake_client import DeepfakeError
+from deepfake_client import DeepfakeError, ImageTooLargeError
 from deepfake_client.preprocessing import ImageLimits, Pixels, load_image, to_pixels
 
 
@@ -46,15 +46,14 @@ class TritonPythonModel:
         self._threads.shutdown()
         self._watcher.communicate(b"farewell\n")
 
-    def _decode(self, image: bytes) -> Pixels | str:
+    def _decode(self, image: bytes) -> Pixels | DeepfakeError:
         """The pixels of one image, or what is wrong with it."""
         try:
             return to_pixels(load_image(image, limits=self._limits))
         except DeepfakeError as error:
-            # The name tells callers what kind of fault it is, and the client makes the same error of it again.
-            return f"[{type(error).__name__}] {error.reason}"
+            return error
         except MemoryError:
-            return "[ImageTooLargeError] the server has not enough memory for an image of this size"
+            return ImageTooLargeError("the server has not enough memory for an image of this size")
 
 
 def threads_of_each(instance_group: Sequence[dict[str, Any]], cpus: int) -> int:
@@ -72,9 +71,12 @@ def _usable_cpus() -> int:
         return affinity  # "max" for no limit, or a kernel without cgroups of version 2
 
 
-def _response(images: list[Pixels | str]) -> Any:
-    for image in images:
-        if isinstance(image, str):
+def _response(images: list[Pixels | DeepfakeError]) -> Any:
+    for number, image in enumerate(images, 1):
+        if isinstance(image, DeepfakeError):
+            which = f"image {number} of {len(images)}: " if len(images) > 1 else ""
+            # The name tells callers what kind of fault it is, and the client makes the same error of it again.
+            text = f"[{type(image).__name__}] {which}{image.reason}"
             # INVALID_ARGUMENT and HTTP 400: the caller's image is at fault, not the server.
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(image, pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
     return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", np.stack(images))])
