@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
@@ -10,6 +11,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import TLSConfig
 from .._endpoint import Endpoint
+from .._errors import InvalidArgumentError
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
@@ -64,8 +66,23 @@ class Connection(NamedTuple):
     stub: Any
 
 
+#: by API, the process that made its first channel
+_first_user: dict[Any, int] = {}
+
+
 def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
-    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call."""
+    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call.
+
+    Raises:
+        InvalidArgumentError: a fork lies between the first channel of the API and this one, and it is known to hang.
+    """
+    forked = _first_user.setdefault(api, os.getpid()) != os.getpid()
+    # `grpc` works in the child unless the variable is set, either way. `grpc.aio` hangs, in the parent as well.
+    if forked and (api is grpc.aio or "GRPC_ENABLE_FORK_SUPPORT" in os.environ):
+        raise InvalidArgumentError(
+            "gRPC was used in this process before it was forked, and hangs in the child: make and use the client after "
+            "the fork only (gunicorn: post_fork), or take an http:// url"
+        )
     target = target_of(endpoint)
     if credentials is None:
         channel = api.insecure_channel(target, options=CHANNEL_OPTIONS)

@@ -7,11 +7,13 @@ other begins.
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
+import urllib3
 
 from .._credentials import Headers
 from .._errors import (
@@ -23,6 +25,7 @@ from .._errors import (
     RequestRejectedError,
     ServerError,
     UnknownModelError,
+    one_line,
 )
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 from .errors import from_message, not_ready, seconds_until
@@ -30,6 +33,8 @@ from .errors import from_message, not_ready, seconds_until
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
+_CODINGS = ("gzip", "x-gzip", "deflate", "br")
 # What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
@@ -72,6 +77,30 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     headers = {**dict(request.headers), "content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     body = b"".join([head, *(tensor.data for tensor in request.inputs.values())])
     return model_path(request, "/infer"), headers, body
+
+
+def check_size(body: bytearray) -> None:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ProtocolError("the answer is too large to be one of Triton's")
+
+
+def unpacked(headers: AnswerHeaders, body: bytes) -> bytes:
+    """`body` without the compression of a gateway, MAX_ANSWER_BYTES at the most."""
+    coding = (headers.get("content-encoding") or "").strip().lower()
+    if coding in ("", "identity") or not body:
+        return body
+    shown = one_line(coding, 80)
+    if not all(each.strip() in _CODINGS for each in coding.split(",")):
+        raise ProtocolError(f"the answer is compressed as {shown!r}, which cannot be read: ask the gateway for gzip")
+    result = bytearray()
+    packed = urllib3.HTTPResponse(io.BytesIO(body), {"content-encoding": coding}, preload_content=False)
+    try:
+        while piece := packed.read1(_PIECE_BYTES):
+            result += piece
+            check_size(result)
+    except urllib3.exceptions.HTTPError:
+        raise ProtocolError(f"the answer is said to be compressed as {shown!r}, but cannot be unpacked") from None
+    return bytes(result)
 
 
 def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
