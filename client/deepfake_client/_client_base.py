@@ -43,6 +43,9 @@ _log = logging.getLogger("deepfake_client")
 # Quiet unless the application configures logging: without a handler of its own Python would print to stderr.
 _log.addHandler(logging.NullHandler())
 
+# Kept for good: to finalize a parent's event loop or channel in its child does harm to both.
+_of_parents: list[Core] = []
+
 
 class ClientBase(ABC, Generic[T]):
     """Checks the settings and builds the core."""
@@ -87,7 +90,6 @@ class ClientBase(ABC, Generic[T]):
             raise InvalidArgumentError("the list of transports is empty")
         self._process = os.getpid()
         self._renewal: dict[int, threading.Lock] = {}
-        self._of_parents: list[Core] = []
         self._own_core = Core(
             exchange=Exchange(self._replicas(), self._identity, model, on_request),
             input=model_input,
@@ -128,7 +130,7 @@ class ClientBase(ABC, Generic[T]):
             with self._renewal.setdefault(process, threading.Lock()):
                 if process != self._process:
                     self._transports = self._connect()
-                    self._of_parents.append(self._own_core)
+                    _of_parents.append(self._own_core)
                     exchange = replace(self._own_core.exchange, replicas=self._replicas())
                     self._own_core = replace(self._own_core, exchange=exchange, lock=self._make_lock())
                     self._process = process

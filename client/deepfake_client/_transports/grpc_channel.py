@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
@@ -66,26 +67,35 @@ class Connection(NamedTuple):
     stub: Any
 
 
-#: by API, the process that made its first channel
-_first_user: dict[Any, int] = {}
+#: by API, the process of each channel that lives
+_homes: dict[Any, list[int]] = {grpc: [], grpc.aio: []}
 
 
 def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
     """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call.
 
     Raises:
-        InvalidArgumentError: a fork lies between the first channel of the API and this one, and it is known to hang.
+        InvalidArgumentError: a channel of the API lived when this process was forked, and the API does not survive it.
     """
-    forked = _first_user.setdefault(api, os.getpid()) != os.getpid()
-    # `grpc` works in the child unless the variable is set, either way. `grpc.aio` hangs, in the parent as well.
-    if forked and (api is grpc.aio or "GRPC_ENABLE_FORK_SUPPORT" in os.environ):
+    process, homes = os.getpid(), _homes[api]
+    forked = any(home != process for home in homes)
+    # `grpc` works in the child unless that is turned off. `grpc.aio` hangs there, and makes the parent hang too.
+    supported = api is grpc and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1")[:1].lower() not in ("0", "f", "n")
+    if forked and not supported:
         raise InvalidArgumentError(
-            "gRPC was used in this process before it was forked, and hangs in the child: make and use the client after "
-            "the fork only (gunicorn: post_fork), or take an http:// url"
+            "gRPC was in use when this process was forked, and would hang here: use the client after the fork only "
+            "(gunicorn: post_fork), or take an http:// url"
         )
     target = target_of(endpoint)
     if credentials is None:
         channel = api.insecure_channel(target, options=CHANNEL_OPTIONS)
     else:
         channel = api.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+    homes.append(process)
+    weakref.finalize(channel, _forget, homes, process)
     return Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+
+
+def _forget(homes: list[int], process: int) -> None:
+    if process == os.getpid():
+        homes.remove(process)

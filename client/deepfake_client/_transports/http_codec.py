@@ -196,6 +196,9 @@ def _from_status(status: int, message: str) -> DeepfakeError:
 def _message(body: bytes) -> str:
     """Triton's `{"error": "…"}`, or the head of whatever a proxy sent."""
     text = body[:4096].decode("utf-8", "replace")
+    unreadable = sum(char == "\ufffd" or not (char.isprintable() or char.isspace()) for char in text)
+    if unreadable * 10 > len(text):
+        return "a body that is not text"  # maybe compressed by a gateway that does not say so
     try:
         found = json.loads(body) if len(body) <= 65_536 else None
         return str(found["error"]) if isinstance(found, dict) and "error" in found else text
