@@ -37,7 +37,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
     loop runs. Images are decoded in threads, one for each core, so that the loop goes on. `token` and `on_request` are
     plain functions and must not wait. `transport` takes an `AsyncTransport` (`AsyncFakeTransport` in tests).
 
-    Forks: as `DeepfakeClient` over HTTP. Over gRPC, once it was used before the fork, calls in the child raise
+    Forks: as `DeepfakeClient`, but over gRPC close it before the fork; otherwise calls in the child raise
     `InvalidArgumentError`.
     """
 

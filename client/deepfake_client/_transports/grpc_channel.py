@@ -83,7 +83,7 @@ def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
     supported = api is grpc and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1")[:1].lower() not in ("0", "f", "n")
     if forked and not supported:
         raise InvalidArgumentError(
-            "gRPC was in use when this process was forked, and would hang here: use the client after the fork only "
+            "gRPC was in use when this process was forked, and would hang here: use the client only after the fork "
             "(gunicorn: post_fork), or take an http:// url"
         )
     target = target_of(endpoint)
