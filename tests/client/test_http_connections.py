@@ -141,6 +141,18 @@ def test_compressed_answers_are_read(make_client: Make, pixels: Pixels, coding: 
         assert server.connections == 1
 
 
+def test_no_compression_is_asked_for(make_client: Make, pixels: Pixels) -> None:
+    asked: list[str | None] = []
+
+    def respond(handler: Handler, body: bytes) -> None:
+        asked.append(handler.headers["accept-encoding"])
+        handler.answer(body)
+
+    with serving(respond) as server:
+        make_client(server.url).classify_pixels(pixels)
+    assert set(asked) == {"identity"}
+
+
 @pytest.mark.parametrize("coding", CODINGS)
 def test_compressed_errors_are_read(make_client: Make, pixels: Pixels, coding: str) -> None:
     name, pack = CODINGS[coding]
@@ -176,6 +188,15 @@ def test_compressed_bytes_that_are_not_announced_are_not_shown(make_client: Make
         serving(lambda handler, _: handler.answer(packed, 500)) as server,
         pytest.raises(InternalServerError, match="not text"),
     ):
+        make_client(server.url, max_retries=0).classify_pixels(pixels)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+def test_a_compressed_body_that_is_cut_is_a_protocol_error(make_client: Make, pixels: Pixels, coding: str) -> None:
+    def respond(handler: Handler, body: bytes) -> None:
+        handler.answer(CODINGS[coding][1](body)[:-3], content_encoding=coding)
+
+    with serving(respond) as server, pytest.raises(ProtocolError, match=f"compressed as '{coding}', but"):
         make_client(server.url, max_retries=0).classify_pixels(pixels)
 
 
