@@ -16,7 +16,7 @@ from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, bare
 from ._images import AsyncBinaryFile, name_of, read_async
 from ._model_info import ModelInfo, Provenance
-from ._transports.base import AsyncTransport
+from ._transports.base import AsyncTransport, running_loop
 from ._transports.grpc import AsyncGRPCTransport
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageSource, Pixels
@@ -36,6 +36,9 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
     Safe to share between the tasks of one event loop; make one for each loop and keep it. It may be made before the
     loop runs. Images are decoded in threads, one for each core, so that the loop goes on. `token` and `on_request` are
     plain functions and must not wait. `transport` takes an `AsyncTransport` (`AsyncFakeTransport` in tests).
+
+    Forks: as `DeepfakeClient`, but over gRPC close it before the fork; otherwise calls in the child raise
+    `InvalidArgumentError`.
     """
 
     _iterations = ("__iter__", "__getitem__", "__aiter__")
@@ -88,7 +91,8 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
 
     async def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
-        self._core.exchange.closed = True
+        if not self._begin_closing():
+            return
         self._closing.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for transport in self._transports:
@@ -172,6 +176,7 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
             await iterator.aclose()
 
     async def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
+        running_loop()
         call = self._defaults.begin(**options)
         if self.closed:
             raise ClientClosedError("the client was closed")
@@ -200,8 +205,9 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         if isinstance(step, Send):
             return await step.call(step.timeout)
         if isinstance(step, Work):
+            loop = running_loop()
             try:
-                working = asyncio.get_running_loop().run_in_executor(self._threads, step.run)
+                working = loop.run_in_executor(self._threads, step.run)
             except RuntimeError:
                 raise ClientClosedError("the client was closed") from None
             return await working

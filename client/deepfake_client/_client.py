@@ -66,7 +66,7 @@ class DeepfakeClient(ClientBase[Transport]):
     Policy: it belongs to the weights that it was fitted for. The client asks which ones the server has, with the first
     image and every 30 s. If they are others, or the server does not tell, the call raises `PolicyMismatchError`.
 
-    Make the client after a fork (in a gunicorn or uwsgi worker, not before): gRPC does not survive one.
+    Forks: a client that was made or used before a fork works in the child too, with connections of its own.
 
     Raises:
         InvalidArgumentError: an argument cannot be used. No connection is made before the first call.
@@ -155,7 +155,8 @@ class DeepfakeClient(ClientBase[Transport]):
 
     def close(self) -> None:
         """Closes all connections. Calls that are running fail with `ClientClosedError`. May be repeated."""
-        self._core.exchange.closed = True
+        if not self._begin_closing():
+            return
         self._closing.set()
         for transport in self._transports:
             transport.close()

@@ -8,7 +8,9 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Generic, TypeVar, cast
 
 from ._calls import (
@@ -40,6 +42,9 @@ DEFAULT_MAX_CONNECTIONS = 64
 _log = logging.getLogger("deepfake_client")
 # Quiet unless the application configures logging: without a handler of its own Python would print to stderr.
 _log.addHandler(logging.NullHandler())
+
+# Kept for good: to finalize a parent's event loop or channel in its child does harm to both.
+_of_parents: list[Core] = []
 
 
 class ClientBase(ABC, Generic[T]):
@@ -75,18 +80,21 @@ class ClientBase(ABC, Generic[T]):
         checked_count("max_connections", max_connections, 1)
         self._defaults = CallDefaults(timeout, max_retries)
         self._identity = Identity(headers, token)
-        self._transports: list[T]
+        self._connect: Callable[[], list[T]]
         if transport is None:
-            self._transports = self._connect(url, tls, max_connections)
+            self._connect = partial(self._open_all, self._checked_endpoints(url, tls), tls, max_connections)
         elif url is None:
-            self._transports = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
+            given: list[T] = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
+            self._connect = given.copy
         else:
             raise InvalidArgumentError("pass either a url or a transport, not both")
+        self._transports: list[T] = self._connect()
         if not self._transports:
             raise InvalidArgumentError("the list of transports is empty")
-        replicas = ReplicaSet[AnyTransport](((str(each.endpoint), each) for each in self._transports), time.monotonic)
-        self._core = Core(
-            exchange=Exchange(replicas, self._identity, model, on_request),
+        self._process = os.getpid()
+        self._renewal: dict[int, threading.Lock] = {}
+        self._own_core = Core(
+            exchange=Exchange(self._replicas(), self._identity, model, on_request),
             input=model_input,
             model=model,
             version=model_version,
@@ -98,17 +106,46 @@ class ClientBase(ABC, Generic[T]):
 
     def __repr__(self) -> str:
         names = ", ".join(self.endpoints)
-        return f"<{type(self).__name__} {self._core.model} at {names}{' closed' if self.closed else ''}>"
+        return f"<{type(self).__name__} {self._own_core.model} at {names}{' closed' if self.closed else ''}>"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a client cannot be copied or pickled: make one in each process")
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The URLs of the replicas, with their ports."""
-        return tuple(replica.endpoint for replica in self._core.exchange.replicas.all)
+        return tuple(replica.endpoint for replica in self._own_core.exchange.replicas.all)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._core.exchange.closed
+        return self._own_core.exchange.closed
+
+    @property
+    def _core(self) -> Core:
+        """The core; after a fork one with connections and locks of its own, made at the first call in the child.
+
+        Those of the parent are neither used nor closed: the parent goes on with them.
+        """
+        process = os.getpid()
+        if process != self._process and not self.closed:
+            # A lock for each process: one made before the fork may have been held by a thread that is not here.
+            with self._renewal.setdefault(process, threading.Lock()):
+                if process != self._process:
+                    self._transports = self._connect()
+                    _of_parents.append(self._own_core)
+                    exchange = replace(self._own_core.exchange, replicas=self._replicas())
+                    self._own_core = replace(self._own_core, exchange=exchange, lock=self._make_lock())
+                    self._process = process
+        return self._own_core
+
+    def _begin_closing(self) -> bool:
+        """Lets no more calls begin; whether there is something to close, which is not so when it is the parent's."""
+        self._own_core.exchange.closed = True
+        return self._process == os.getpid()
+
+    def _replicas(self) -> ReplicaSet[AnyTransport]:
+        return ReplicaSet(((str(each.endpoint), each) for each in self._transports), time.monotonic)
 
     def _check_stream(self, images: object, concurrency: int, options: CallOptions) -> None:
         """Refuses wrong arguments of `classify_many` now, not with the first result."""
@@ -126,13 +163,16 @@ class ClientBase(ABC, Generic[T]):
     def _make_lock(self) -> threading.Lock | asyncio.Lock:
         """What the step `Acquire` takes."""
 
-    def _connect(self, url: str | Sequence[str] | None, tls: TLSConfig | None, max_connections: int) -> list[T]:
+    def _checked_endpoints(self, url: str | Sequence[str] | None, tls: TLSConfig | None) -> tuple[Endpoint, ...]:
         endpoints = parse_endpoints(DEFAULT_URL if url is None else url)
         if tls is not None and not any(endpoint.secure for endpoint in endpoints):
             raise InvalidArgumentError("tls= is for grpcs:// and https:// urls")
         for endpoint in endpoints:
             if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
                 _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
+        return endpoints
+
+    def _open_all(self, endpoints: Sequence[Endpoint], tls: TLSConfig | None, max_connections: int) -> list[T]:
         return [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
 
 

@@ -20,11 +20,11 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 _NAME = re.compile(r"[a-z0-9!#$&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-# These frame the message itself; a second one makes servers and proxies disagree about where it ends. Names that begin
-# or end as here are gRPC's own.
+# These frame the message itself or its answer; a second one makes servers and proxies disagree about where it ends.
+# Names that begin or end as here are gRPC's own.
 _RESERVED = re.compile(
-    "connection|content-(encoding|length|type)|expect|host|inference-header-content-length|te|trailer|transfer-encoding|"
-    "upgrade|grpc-.*|.*-bin"
+    "accept-encoding|connection|content-(encoding|length|range|type)|expect|host|http2-settings|"
+    "inference-header-content-length|keep-alive|proxy-connection|range|te|trailer|transfer-encoding|upgrade|grpc-.*|.*-bin"
 )
 
 

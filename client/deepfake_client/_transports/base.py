@@ -172,6 +172,14 @@ class AsyncTransport(Protocol):
 AnyTransport: TypeAlias = Transport | AsyncTransport
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that the caller runs in."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise InvalidArgumentError("no asyncio event loop runs here: use DeepfakeClient, which needs none") from None
+
+
 class LoopBound(Generic[T]):
     """Makes a value at its first use, inside the running loop, so that a client can be made before there is one."""
 
@@ -185,7 +193,7 @@ class LoopBound(Generic[T]):
         """The value; refused after `take`, and in another loop than at the first use."""
         if self.closed:
             raise ClientClosedError("the client was closed")
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._value is None:
             self._value, self._loop = self._make(), loop
         elif loop is not self._loop:

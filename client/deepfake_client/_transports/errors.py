@@ -102,8 +102,6 @@ def from_http_failure(error: BaseException, endpoint: str, *, late: bool) -> Dee
         return ConnectionFailedError("connection refused: is the server running, and is this its HTTP port?")
     if _is_any(causes, socket.gaierror):
         return ConnectionFailedError("the host name does not resolve")
-    if "DecodeError" in names or "ContentEncodingError" in names:
-        return ProtocolError("the answer is compressed in a way that cannot be read")
     if "BadStatusLine" in names or "InvalidHeader" in names:
         return ConnectionFailedError(f"not an HTTP endpoint, or the answer was cut: is {endpoint} Triton's HTTP port?")
     if _is_any(causes, ValueError, RuntimeError):

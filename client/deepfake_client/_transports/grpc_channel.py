@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
@@ -10,6 +12,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import TLSConfig
 from .._endpoint import Endpoint
+from .._errors import InvalidArgumentError
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
@@ -64,11 +67,35 @@ class Connection(NamedTuple):
     stub: Any
 
 
+#: by API, the process of each channel that lives
+_homes: dict[Any, list[int]] = {grpc: [], grpc.aio: []}
+
+
 def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
-    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call."""
+    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call.
+
+    Raises:
+        InvalidArgumentError: a channel of the API lived when this process was forked, and the API does not survive it.
+    """
+    process, homes = os.getpid(), _homes[api]
+    forked = any(home != process for home in homes)
+    # `grpc` works in the child unless that is turned off. `grpc.aio` hangs there, and makes the parent hang too.
+    supported = api is grpc and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1")[:1].lower() not in ("0", "f", "n")
+    if forked and not supported:
+        raise InvalidArgumentError(
+            "gRPC was in use when this process was forked, and would hang here: use the client only after the fork "
+            "(gunicorn: post_fork), or take an http:// url"
+        )
     target = target_of(endpoint)
     if credentials is None:
         channel = api.insecure_channel(target, options=CHANNEL_OPTIONS)
     else:
         channel = api.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+    homes.append(process)
+    weakref.finalize(channel, _forget, homes, process)
     return Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+
+
+def _forget(homes: list[int], process: int) -> None:
+    if process == os.getpid():
+        homes.remove(process)

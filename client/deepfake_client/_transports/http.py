@@ -39,10 +39,16 @@ class _Answer(NamedTuple):
     body: bytes
 
     def required(self) -> _Answer:
-        """The answer itself, or the error that it stands for."""
+        """The answer with its body unpacked, or the error that it stands for."""
+        try:
+            body = codec.unpacked(self.headers, self.body)
+        except ProtocolError as error:
+            if self.status == 200:
+                raise
+            body = error.reason.encode()
         if self.status != 200:
-            raise codec.to_error(self.status, self.headers, self.body)
-        return self
+            raise codec.to_error(self.status, self.headers, body)
+        return self._replace(body=body)
 
 
 class HTTPTransport:
@@ -121,12 +127,13 @@ class HTTPTransport:
         try:
             with self._lock:
                 connection = self._idle.pop() if self._idle else self._new()
-            if not connection.is_connected:
-                connection.close()
-                connection.timeout = min(_left(deadline), _CONNECT_SECONDS)
-                connection.connect()
-            opened, usable = connection.sock, False
+            opened, usable = None, False
             try:
+                if not _is_open(connection):
+                    connection.close()
+                    connection.timeout = min(_left(deadline), _CONNECT_SECONDS)
+                    connection.connect()
+                opened = connection.sock
                 with self._lock:
                     if self._closed:
                         raise ClientClosedError("the client was closed")
@@ -144,17 +151,24 @@ class HTTPTransport:
             self._free.release()
 
 
+def _is_open(connection: HTTPConnection) -> bool:
+    try:
+        return connection.is_connected
+    except (AttributeError, ValueError):  # eventlet took select.poll away; select.select cannot hold the descriptor
+        return False
+
+
 def _left(deadline: float) -> float:
     """Seconds to the deadline, for a socket: never 0, which would mean not to wait at all."""
     return max(deadline - time.monotonic(), 0.001)
 
 
 def _read(response: urllib3.BaseHTTPResponse, opened: socket.socket, deadline: float) -> bytes:
-    """The body, unpacked, in pieces: the timeout of a socket is for each piece, the deadline is for all of them."""
+    """The body, in pieces: the timeout of a socket is for each piece, the deadline is for all of them."""
     body = bytearray()
-    while piece := response.read1(_PIECE_BYTES):
+    while piece := response.read1(_PIECE_BYTES, decode_content=False):
         body += piece
-        _check_size(body)
+        codec.check_size(body)
         if time.monotonic() > deadline:
             raise DeadlineExceededError("no complete answer before the deadline")
         if not response.closed:
@@ -200,6 +214,8 @@ class AsyncHTTPTransport:
             connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no proxy and no .netrc from the environment
+            headers={"accept-encoding": "identity"},  # as HTTPTransport; answers are small
+            auto_decompress=False,
             raise_for_status=False,
         )
 
@@ -221,7 +237,7 @@ class AsyncHTTPTransport:
                 answer = bytearray()
                 async for piece in response.content.iter_chunked(_PIECE_BYTES):
                     answer += piece
-                    _check_size(answer)
+                    codec.check_size(answer)
                 return _Answer(response.status, response.headers, bytes(answer))
         except DeepfakeError:
             raise
@@ -232,11 +248,6 @@ class AsyncHTTPTransport:
             raise
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError, ValueError) as error:
             raise _failure(error, self.endpoint, deadline, closed=self._session.closed) from None
-
-
-def _check_size(body: bytearray) -> None:
-    if len(body) > codec.MAX_ANSWER_BYTES:
-        raise ProtocolError("the answer is too large to be one of Triton's")
 
 
 def _failure(error: Exception, endpoint: str, deadline: float, *, closed: bool) -> DeepfakeError:

@@ -8,9 +8,12 @@ other begins.
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import quote
 
+import brotli  # type: ignore[import-untyped]
 import numpy as np
 
 from .._credentials import Headers
@@ -23,6 +26,7 @@ from .._errors import (
     RequestRejectedError,
     ServerError,
     UnknownModelError,
+    one_line,
 )
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 from .errors import from_message, not_ready, seconds_until
@@ -30,6 +34,8 @@ from .errors import from_message, not_ready, seconds_until
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_MOST_STEPS = 3  # of compression, one over the other
+_MOST_MEMBERS = 1000
 # What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
@@ -72,6 +78,67 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     headers = {**dict(request.headers), "content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     body = b"".join([head, *(tensor.data for tensor in request.inputs.values())])
     return model_path(request, "/infer"), headers, body
+
+
+def _unzip(body: bytes, window: int = 16 + zlib.MAX_WBITS) -> bytes:
+    """`body`, which may have several members, unpacked; the default `window` is that of gzip."""
+    result = bytearray()
+    for _ in range(_MOST_MEMBERS):
+        member = zlib.decompressobj(window)
+        result += member.decompress(body, MAX_ANSWER_BYTES + 1 - len(result))
+        check_size(result)
+        if not member.eof:
+            raise zlib.error("cut")
+        body = member.unused_data
+        if not body:
+            return bytes(result)
+    raise zlib.error("too many members")
+
+
+def _inflate(body: bytes) -> bytes:
+    try:
+        return _unzip(body, zlib.MAX_WBITS)
+    except zlib.error:
+        return _unzip(body, -zlib.MAX_WBITS)  # some servers leave the header away
+
+
+def _unpack_brotli(body: bytes) -> bytes:
+    stream = brotli.Decompressor()
+    result: bytes = stream.process(body, output_buffer_limit=MAX_ANSWER_BYTES + 1)
+    check_size(result)
+    if not stream.is_finished():
+        raise brotli.error("cut")
+    return result
+
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": _unzip,
+    "x-gzip": _unzip,
+    "deflate": _inflate,
+    "br": _unpack_brotli,
+    "identity": bytes,
+}
+
+
+def check_size(body: bytes | bytearray) -> None:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ProtocolError("the answer is too large to be one of Triton's")
+
+
+def unpacked(headers: AnswerHeaders, body: bytes) -> bytes:
+    """`body` without the compression of a gateway, MAX_ANSWER_BYTES at the most."""
+    coding = (headers.get("content-encoding") or "").strip().lower()
+    if not coding or not body:
+        return body
+    shown, names = one_line(coding, 80), [each.strip() for each in coding.split(",")]
+    if len(names) > _MOST_STEPS or not _UNPACK.keys() >= set(names):
+        raise ProtocolError(f"the answer is compressed as {shown!r}, which cannot be read: ask the gateway for gzip")
+    try:
+        for name in reversed(names):
+            body = _UNPACK[name](body)
+    except (zlib.error, brotli.error):
+        raise ProtocolError(f"the answer is said to be compressed as {shown!r}, but cannot be unpacked") from None
+    return body
 
 
 def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
@@ -167,6 +234,9 @@ def _from_status(status: int, message: str) -> DeepfakeError:
 def _message(body: bytes) -> str:
     """Triton's `{"error": "…"}`, or the head of whatever a proxy sent."""
     text = body[:4096].decode("utf-8", "replace")
+    unreadable = sum(char == "\ufffd" or not (char.isprintable() or char.isspace()) for char in text)
+    if unreadable * 10 > len(text):
+        return "a body that is not text"  # maybe compressed by a gateway that does not say so
     try:
         found = json.loads(body) if len(body) <= 65_536 else None
         return str(found["error"]) if isinstance(found, dict) and "error" in found else text
