@@ -123,7 +123,15 @@ def test_sixteen_bit_grey_is_turned_upright() -> None:
 def test_twelve_bit_grey_is_scaled_by_its_own_range() -> None:
     # Two pixels in three bytes: 0xFFF and 0x800.
     content = tiff(
-        [(256, 4, 1, 2), (257, 4, 1, 1), (258, 3, 1, 12), (262, 3, 1, 1), (273, 4, 1, 98), (278, 4, 1, 1), (279, 4, 1, 3)],
+        [
+            (256, 4, 1, 2),
+            (257, 4, 1, 1),
+            (258, 3, 1, 12),
+            (262, 3, 1, 1),
+            (273, 4, 1, 98),
+            (278, 4, 1, 1),
+            (279, 4, 1, 3),
+        ],
         bytes(4) + b"\xff\xf8\x00",
     )
     assert colours(content)[0, :, 0].tolist() == [0xFF, 0x80]
