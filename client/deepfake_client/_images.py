@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from PIL import (
@@ -161,12 +161,15 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+_Open: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
+
+
 class _Format(NamedTuple):
     """A format by what its files begin with; `open` is None where it is known by name only."""
 
     name: str
     begins: bytes
-    open: Callable[[IO[bytes]], ImageFile.ImageFile] | None = None
+    open: _Open | None = None
 
     def matches(self, data: bytes) -> bool:
         return re.match(self.begins, data[:4096], re.DOTALL) is not None
@@ -222,19 +225,28 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageFormatError(f"{known.name} is not decoded here: convert it to one of {_DECODED}")
     require_few_parts(known.name, data)
     with _pillow_errors_typed(known.name):
-        continued = endings(data) if known.name == "JPEG" else []
-        if not continued:
+        continued = endings(data) if known.name == "JPEG" else None
+        if continued is None:
             return _opened(known.open, data, max_pixels)
-        digests = set()
-        for ending in continued:
-            image = _opened(known.open, ending, max_pixels)
-            digests.add(sha256(image.tobytes()).digest())
-            if len(digests) > 1:
-                raise ImageCorruptError(_truncated("JPEG"))
-        return image
+        return _same(continued, known.open, max_pixels)
 
 
-def _opened(open_as: Callable[[IO[bytes]], ImageFile.ImageFile], data: bytes, max_pixels: int) -> Image.Image:
+def _same(files: list[bytes], open_as: _Open, max_pixels: int) -> Image.Image:
+    """What all these files show; `ImageCorruptError` if they differ."""
+    digests = set()
+    for data in files:
+        try:
+            image = _opened(open_as, data, max_pixels)
+        except OSError:
+            break
+        digests.add(sha256(image.tobytes()).digest())
+    else:
+        if len(digests) == 1:
+            return image
+    raise ImageCorruptError(_truncated("JPEG"))
+
+
+def _opened(open_as: _Open, data: bytes, max_pixels: int) -> Image.Image:
     image = open_as(BytesIO(data))
     require_pixels(image.size, max_pixels)
     if any(tile[0] in Image.DECODERS for tile in image.tile):

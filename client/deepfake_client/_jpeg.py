@@ -38,18 +38,20 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
         position += int.from_bytes(data[position : position + 2], "big")
 
 
-def endings(data: bytes) -> list[bytes]:
-    """Files that go on where this one stops; none if it has an end marker, or lacks a whole scan.
+def endings(data: bytes) -> list[bytes] | None:
+    """Files that go on where this one stops; none if it lacks a whole scan, None if it has its end or no start.
 
     libjpeg makes up what a scan lacks and only warns. These files go on with different bits, so they give the same
     pixels only if `data` holds all of them.
     """
     if data.endswith(_END_OF_IMAGE):
-        return []
+        return None
     found = list(segments(data))
     scans = [start for marker, start in found if marker == START_OF_SCAN]
     frames = [start for marker, start in found if marker in _START_OF_FRAME]
-    if not scans or not frames or _END_OF_IMAGE in data[scans[-1] :] or not _all_sent(data, frames[0], scans):
+    if not scans or not frames or _END_OF_IMAGE in data[scans[-1] :]:
+        return None
+    if not _all_sent(data, frames[0], scans):
         return []
     held = _PADDING.sub(lambda padding: b"\0" if data[padding.start() - 1] == 0xFF else b"", data)
     restarts = _RESTART.findall(held, scans[-1])
