@@ -233,17 +233,18 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
 
 def _same(files: list[bytes], open_as: _Open, max_pixels: int) -> Image.Image:
     """What all these files show; `ImageCorruptError` if they differ."""
+    image = None
     digests = set()
     for data in files:
+        image = None  # one at a time takes memory
         try:
             image = _opened(open_as, data, max_pixels)
         except OSError:
             break
         digests.add(sha256(image.tobytes()).digest())
-    else:
-        if len(digests) == 1:
-            return image
-    raise ImageCorruptError(_truncated("JPEG"))
+    if image is None or len(digests) != 1:
+        raise ImageCorruptError(_truncated("JPEG"))
+    return image
 
 
 def _opened(open_as: _Open, data: bytes, max_pixels: int) -> Image.Image:

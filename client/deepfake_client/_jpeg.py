@@ -14,9 +14,11 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # In entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), by a restart marker or by a fill byte; anything else
 # ends the scan (ITU-T T.81, B.1.1.2).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_PADDING = re.compile(rb"\0{16,}\Z|\xff\Z")
+# Fewer can be the end of a scan.
+_FEWEST_PADDING_ZEROS = 16
 _COEFFICIENTS = 64
+# Photos have some dozens. Each takes time in Pillow, once for every file that is tried.
+_MOST_SEGMENTS = 10_000
 # Groups of one and two bits, their inverse, and a mixture: what Huffman codes and the bits behind them make differ.
 # None of their bytes is 0xFF.
 _CONTINUATIONS = (b"\xb6\xdb\x6d" * 80, b"\x49\x24\x92" * 80, bytes(71 * i * i % 251 for i in range(240)))
@@ -39,25 +41,44 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def endings(data: bytes) -> list[bytes] | None:
-    """Files that go on where this one stops; none if it lacks a whole scan, None if it has its end or no start.
+    """Files that go on where this one stops: none if it lacks a whole scan, None if it has its end or no pixels.
 
     libjpeg makes up what a scan lacks and only warns. These files go on with different bits, so they give the same
     pixels only if `data` holds all of them.
     """
     if data.endswith(_END_OF_IMAGE):
         return None
-    found = list(segments(data))
-    scans = [start for marker, start in found if marker == START_OF_SCAN]
-    frames = [start for marker, start in found if marker in _START_OF_FRAME]
-    if not scans or not frames or _END_OF_IMAGE in data[scans[-1] :]:
+    frame, scans = 0, []
+    for count, (marker, start) in enumerate(segments(data)):
+        if count > _MOST_SEGMENTS:
+            return []
+        if marker == START_OF_SCAN:
+            scans.append(start)
+        elif marker in _START_OF_FRAME and not frame:
+            frame = start
+    if not frame or not scans or data.find(_END_OF_IMAGE, scans[-1]) >= 0:
         return None
-    if not _all_sent(data, frames[0], scans):
+    if not _all_sent(data, frame, scans):
         return []
-    held = _PADDING.sub(lambda padding: b"\0" if data[padding.start() - 1] == 0xFF else b"", data)
-    restarts = _RESTART.findall(held, scans[-1])
+    held = _without_padding(data)
     # Decoders look for this marker if the cut was before an interval of restarts.
-    restart = bytes([0xFF, 0xD0 + (restarts[-1][1] - 0xD0 + 1) % 8 if restarts else 0xD0])
+    restart = bytes([0xFF, 0xD0 + (_last_restart(held, scans[-1]) + 1) % 8])
     return [held + bits + restart + bits + _END_OF_IMAGE for bits in _CONTINUATIONS]
+
+
+def _without_padding(data: bytes) -> bytes:
+    """`data` without the zeros of a download that was given its space, and without half an end marker."""
+    held = data.rstrip(b"\0")
+    zeros = len(data) - len(held)
+    if held.endswith(b"\xff"):
+        return held + b"\0" if zeros else held[:-1]
+    return held if zeros >= _FEWEST_PADDING_ZEROS else data
+
+
+def _last_restart(data: bytes, scan: int) -> int:
+    """The number, 0 to 7, of the last restart marker of the scan; 7 if it has none, as 0 comes next."""
+    places = [data.rfind(bytes([0xFF, 0xD0 + number]), scan) for number in range(8)]
+    return places.index(max(places)) if max(places) >= 0 else 7
 
 
 def _all_sent(data: bytes, frame: int, scans: list[int]) -> bool:

@@ -318,8 +318,9 @@ from PIL import Image
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 to_pixels(load_image(Image.new("L", (1, 1))))
+content = open({str(path)!r}, "rb").read()
 before = peak()
-to_pixels(load_image({str(path)!r}))
+to_pixels(load_image(content))
 print((peak() - before) / 4000**2)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
