@@ -295,7 +295,7 @@ LARGE = {
     "progressive JPEG": saved("CMYK", "JPEG", progressive=True, exif=turned()),
     "JPEG without its end": lambda: saved("RGB", "JPEG", progressive=True, subsampling=0)()[:-2],
     "GIF": saved("P", "GIF", save_all=True, append_images=[Image.new("P", (4000, 4000), 2)], disposal=2),
-    "BMP": saved("P", "BMP"),
+    "BMP": saved("L", "BMP"),
     "TIFF of one strip": lambda: tiff_of_one_strip(4000),
     "TIFF": saved("CMYK", "TIFF", compression="tiff_lzw", tiffinfo=turned()),
     "WebP": saved("RGBA", "WEBP", lossless=True, method=0, exif=turned()),
