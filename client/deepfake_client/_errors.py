@@ -120,11 +120,11 @@ class ImageReadError(ImageError):
 
 
 class ImageFormatError(ImageError):
-    """Not an image, or an image in a format or variant that is not decoded (SVG, HEIC, RLE-compressed BMP, …)."""
+    """Not an image, or an image in a format or variant that is not decoded (SVG, HEIC, float pixels, …)."""
 
 
 class ImageTooLargeError(ImageError):
-    """The image is over `ImageLimits.max_bytes` or `ImageLimits.max_pixels`."""
+    """The image is over `ImageLimits.max_bytes` or `ImageLimits.max_pixels`, or a side is over 65,535 pixels."""
 
 
 class ImageCorruptError(ImageError):

@@ -1,12 +1,17 @@
-"""What is counted in a file before it is decoded: a small one can hold so many parts that a core is busy for hours."""
+"""What is judged before a file is decoded: its size, and its parts, which can keep a core busy for hours."""
 
 from __future__ import annotations
 
-import re
 import struct
+from itertools import islice
 
-from ._errors import ImageFormatError
+from ._errors import ImageFormatError, ImageTooLargeError
+from ._jpeg import START_OF_SCAN, segments
 
+# What JPEG and GIF can have at most. Pillow keeps a pointer for each row, and the resize a copy 224 pixels wide.
+_MAX_SIDE = 65_535
+# libtiff decodes a tile as a whole, also where the image is a corner of it. Small images come in tiles of this size.
+_USUAL_TILE_PIXELS = 1024 * 1024
 # Photos have 1 scan (baseline) to about 20 (progressive, tuned by mozjpeg). Each scan of a progressive JPEG is a walk
 # over all its pixels, and takes some 150 bytes for a megapixel. libtiff draws the line at the same number.
 _MAX_JPEG_SCANS = 100
@@ -16,13 +21,25 @@ _MAX_TIFF_STRIPS = 65_536
 # Pillow before 13 takes minutes to put 30 MiB of comments together. It refuses as much text in a PNG.
 _MAX_GIF_EXTENSION_BYTES = 1024 * 1024
 
-# In entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), by a restart marker or by a fill byte; anything else
-# ends the scan (ITU-T T.81, B.1.1.2).
-_NEXT_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _GIF_EXTENSION = b"\x21"
+
+
+def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    """Refuses a `(width, height)` over the limit."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageFormatError(f"no pixels: {width} × {height}")
+    if max(width, height) > _MAX_SIDE:
+        raise ImageTooLargeError(f"{width} × {height}: a side of more than {_MAX_SIDE:,} pixels")
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"{width} × {height} is more than {max_pixels:,} pixels, the limit set by max_pixels")
+
+
+def require_tile(width: int, height: int, max_pixels: int) -> None:
+    """Refuses a TIFF's tile that takes more memory than an image may."""
+    if width * height > max(max_pixels, _USUAL_TILE_PIXELS):
+        raise ImageTooLargeError(f"a TIFF of tiles of {width} × {height} pixels, over the limit set by max_pixels")
 
 
 def require_few_parts(format_name: str, data: bytes) -> None:
@@ -40,20 +57,8 @@ def require_few_parts(format_name: str, data: bytes) -> None:
 
 def _jpeg_scans(data: bytes) -> int:
     """Scans up to the end marker; stops counting above the limit."""
-    scans, position = 0, 2
-    while scans <= _MAX_JPEG_SCANS:
-        match = _NEXT_JPEG_MARKER.search(data, position)
-        if match is None:
-            break
-        marker, position = data[match.end() - 1], match.end()
-        if marker == _END_OF_IMAGE:
-            break
-        if marker in _MARKERS_WITHOUT_LENGTH:
-            continue
-        if marker == _START_OF_SCAN:
-            scans += 1
-        position += int.from_bytes(data[position : position + 2], "big")
-    return scans
+    scans = (marker for marker, _ in segments(data) if marker == START_OF_SCAN)
+    return sum(1 for _ in islice(scans, _MAX_JPEG_SCANS + 1))
 
 
 def _tiff_strips(data: bytes) -> int:

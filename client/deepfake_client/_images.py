@@ -13,10 +13,12 @@ import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -40,7 +42,8 @@ from ._errors import (
     InvalidArgumentError,
     one_line,
 )
-from ._image_limits import require_few_parts
+from ._image_limits import require_few_parts, require_pixels, require_tile
+from ._jpeg import endings
 
 
 class BinaryFile(Protocol):
@@ -218,12 +221,15 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+_Open: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
+
+
 class _Format(NamedTuple):
     """A format by what its files begin with; `open` is None where it is known by name only."""
 
     name: str
     begins: bytes
-    open: Callable[[IO[bytes]], ImageFile.ImageFile] | None = None
+    open: _Open | None = None
 
     def matches(self, data: bytes) -> bool:
         return re.match(self.begins, data[:4096], re.DOTALL) is not None
@@ -279,13 +285,41 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageFormatError(f"{known.name} is not decoded here: convert it to one of {_DECODED}")
     require_few_parts(known.name, data)
     with _pillow_errors_typed(known.name):
-        image = known.open(BytesIO(data))
-        require_pixels(image.size, max_pixels)
-        if any(tile[0] in Image.DECODERS for tile in image.tile):
-            # Decoders in this registry are written in Python: a few bytes of a run-length-encoded BMP keep them busy
-            # for minutes.
-            raise ImageFormatError(f"a run-length-encoded {known.name} is not decoded: save it uncompressed or as PNG")
-        return _to_rgb(image)
+        continued = endings(data) if known.name == "JPEG" else None
+        if continued is None:
+            return _opened(known.open, data, max_pixels)
+        return _same(continued, known.open, max_pixels)
+
+
+def _same(files: list[bytes], open_as: _Open, max_pixels: int) -> Image.Image:
+    """What all these files show; `ImageCorruptError` if they differ."""
+    image = None
+    digests = set()
+    for data in files:
+        image = None  # one at a time takes memory
+        try:
+            image = _opened(open_as, data, max_pixels)
+        except OSError:
+            break
+        digests.add(sha256(image.tobytes()).digest())
+    if image is None or len(digests) != 1:
+        raise ImageCorruptError(_truncated("JPEG"))
+    return image
+
+
+def _opened(open_as: _Open, data: bytes, max_pixels: int) -> Image.Image:
+    image = open_as(BytesIO(data))
+    require_pixels(image.size, max_pixels)
+    if any(tile[0] in Image.DECODERS for tile in image.tile):
+        # Decoders in this registry are written in Python: a few bytes of a run-length-encoded BMP keep them busy
+        # for minutes.
+        raise ImageFormatError(f"a run-length-encoded {image.format} is not decoded: save it uncompressed or as PNG")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        require_tile(tags.get(TiffImagePlugin.TILEWIDTH, 1), tags.get(TiffImagePlugin.TILELENGTH, 1), max_pixels)
+    rgb, orientation = _rgb(image)
+    del image  # with the buffers of its decoder
+    return _upright(rgb, orientation)
 
 
 def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -298,7 +332,7 @@ def upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
             if not _is_closed(image, error):
                 raise
             raise InvalidArgumentError("the PIL image is closed: classify it before, inside its `with` block") from None
-        return _to_rgb(image)
+        return _upright(*_rgb(image))
 
 
 def _is_closed(image: Image.Image, error: Exception) -> bool:
@@ -307,23 +341,37 @@ def _is_closed(image: Image.Image, error: Exception) -> bool:
     return unread or "closed" in str(error)
 
 
-def require_pixels(size: tuple[int, int], max_pixels: int) -> None:
-    """Refuses a `(width, height)` over the limit."""
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageFormatError(f"no pixels: {width} × {height}")
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f"{width} × {height} is more than {max_pixels:,} pixels, the limit set by max_pixels")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> tuple[Image.Image, int]:
+    """The image as RGB, and its EXIF orientation; the image itself where it is RGB."""
     image.load()
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
-    if transposition is not None:
-        image = image.transpose(transposition)
-        # Pillow keeps what said that it has to be turned, and the image may come back here.
-        image.info = {key: value for key, value in image.info.items() if key not in _ORIENTATION_KEYS}
-    return image if image.mode == "RGB" else image.convert("RGB")
+    orientation = _orientation(image)
+    image = _eight_bit(image)
+    return image if image.mode == "RGB" else image.convert("RGB"), orientation
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transposition = _TRANSPOSITIONS.get(orientation)
+    if transposition is None:
+        return image
+    image = image.transpose(transposition)
+    # Pillow keeps what said that it has to be turned, and the image may come back here.
+    image.info = {key: value for key, value in image.info.items() if key not in _ORIENTATION_KEYS}
+    return image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey as mode "L": its high byte, which is what Pillow takes of 16-bit colour. It clips grey at 255."""
+    if image.mode in ("I", "F"):
+        raise ImageFormatError(
+            "32-bit or float pixels, of which no range is stated: scale them to 0…255 and save 8 bits per channel"
+        )
+    if not image.mode.startswith("I;16"):
+        return image
+    tags: Any = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    bits = 12 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 16
+    grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    # Pillow inverts grey of which 0 is white at 8 bits, not at 16.
+    return Image.fromarray(~grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else grey)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -333,6 +381,10 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
+
+
+# Of a TIFF with float colour, a JPEG of 12 bits, a BMP of a rare layout: nothing is damaged.
+_UNKNOWN_KIND = re.compile("unknown pixel mode|cannot handle|unsupported", re.IGNORECASE)
 
 
 @contextmanager
@@ -347,9 +399,15 @@ def _pillow_errors_typed(name: str) -> Iterator[None]:
         raise ImageTooLargeError(f"{name} of a size that does not fit into memory") from None
     except Exception as error:
         detail = one_line(str(error), 120)
+        if _UNKNOWN_KIND.search(detail):
+            raise ImageFormatError(f"a kind of {name} that is not decoded ({detail}): save it as PNG or JPEG") from None
         if "truncated" in detail.lower() or isinstance(error, EOFError):
-            raise ImageCorruptError(f"truncated {name}: the file ends before the image does") from None
+            raise ImageCorruptError(_truncated(name)) from None
         raise ImageCorruptError(f"damaged {name}" + (f" ({detail})" if detail else "")) from None
+
+
+def _truncated(name: str) -> str:
+    return f"truncated {name}: the file ends before the image does"
 
 
 _IGNORED: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)

@@ -4,6 +4,9 @@ The client, the decoder that runs inside Triton and the evaluation all go throug
 do, bit for bit, what transformers does for this checkpoint: `load_image` (upright by EXIF, then `convert("RGB")`),
 and the resize of its SigLIP processor (Pillow, bilinear with antialias, aspect ratio not kept). No colour profile is
 applied and transparency is dropped, not blended, because the model was trained on pixels made that way.
+
+One thing differs. transformers clips grey of more than eight bits at 255, which makes it all white. Here 16-bit grey is
+scaled to eight bits like 16-bit colour, by its high byte, and 32-bit and float pixels are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, bare
-from ._images import BinaryFile, decode, name_of, read_encoded, require_pixels, upright_rgb
+from ._image_limits import require_pixels
+from ._images import BinaryFile, decode, name_of, read_encoded, upright_rgb
 
 __all__ = ["IMAGE_SIZE", "ImageLimits", "ImageSource", "Pixels", "load_image", "to_pixels"]
 
@@ -40,8 +44,10 @@ class ImageLimits:
     Attributes:
         max_bytes: size of the encoded image. The default, 32 MiB, is above any camera JPEG.
         max_pixels: width × height. The default, 100 million, is above the usual output of phones and cameras.
-            Decoding takes 4 to 14 bytes of memory for each pixel, depending on the format, so the default allows
-            one image up to 1.4 GB: lower it where images come from strangers and memory is short.
+            Decoding takes 4 to 12 bytes of memory for each pixel, a WebP 16, an AVIF up to 18. So the default allows
+            one image up to 1.8 GB: lower it where images come from strangers and memory is short.
+
+    Besides, no side may be longer than 65,535 pixels.
     """
 
     max_bytes: int = 32 * 1024 * 1024
@@ -68,9 +74,10 @@ def load_image(source: ImageSource, *, limits: ImageLimits = _DEFAULT_LIMITS) ->
 
     Raises:
         ImageReadError: the bytes could not be read.
-        ImageFormatError: not an image, or not in one of JPEG, PNG, WebP, GIF, BMP, TIFF and, where Pillow has it, AVIF.
-        ImageTooLargeError: over `limits`.
-        ImageCorruptError: truncated or damaged.
+        ImageFormatError: not an image, or not in one of JPEG, PNG, WebP, GIF, BMP, TIFF and, where Pillow has it, AVIF;
+            or of 32-bit or float pixels, of which no range is stated.
+        ImageTooLargeError: over `limits`, or a side over 65,535 pixels.
+        ImageCorruptError: damaged or truncated. A JPEG that lacks only its end marker is decoded.
         InvalidArgumentError: `source` is none of the above.
     """
     try:

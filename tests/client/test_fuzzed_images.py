@@ -30,6 +30,8 @@ def _seeds() -> list[bytes]:
     return [
         encoded(photo, "JPEG", exif=turned),
         encoded(photo, "JPEG", progressive=True),
+        encoded(photo, "JPEG")[:-2],
+        encoded(photo, "JPEG", progressive=True)[:-2],
         encoded(photo.convert("CMYK"), "JPEG"),
         encoded(with_alpha(photo), "PNG"),
         encoded(photo.convert("P"), "PNG", transparency=1),

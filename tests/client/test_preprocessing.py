@@ -1,4 +1,4 @@
-"""The pixels are, bit for bit, those that transformers makes for this checkpoint."""
+"""The pixels are, bit for bit, those that transformers makes for this checkpoint, but for grey of more than 8 bits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deepfake_client import ImageReadError, ImageTooLargeError, InvalidArgumentError
+from deepfake_client import ImageFormatError, ImageReadError, ImageTooLargeError, InvalidArgumentError
 from deepfake_client.preprocessing import ImageLimits, load_image, to_pixels
 from PIL import Image
 
-from tests.support.pictures import EXIF_ORIENTATION, encoded, photo_like, save_varied, with_alpha
+from tests.support.hostile_images import tiff
+from tests.support.pictures import EXIF_ORIENTATION, encoded, photo_like, png_16, save_varied, with_alpha
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,6 @@ def _more(folder: Path) -> list[Path]:
         "picture.mpo": encoded(photo_like(100, 70, 2), "MPO", save_all=True, append_images=[photo_like(100, 70, 3)]),
         "animated.webp": encoded(photo_like(64, 48, 4), "WEBP", save_all=True, append_images=[photo_like(64, 48, 5)]),
         "animated.png": encoded(photo_like(64, 48, 6), "PNG", save_all=True, append_images=[photo_like(64, 48, 7)]),
-        "float.tif": encoded(Image.fromarray(np.linspace(-50, 300, 4800, dtype=np.float32).reshape(60, 80)), "TIFF"),
-        "int.tif": encoded(Image.fromarray(np.arange(4800, dtype=np.int32).reshape(60, 80)), "TIFF"),
-        "16-bit.tif": encoded(Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13), "TIFF"),
         "lab.tif": encoded(photo_like(60, 40, 8).convert("LAB"), "TIFF"),
         "palette-alpha.png": encoded(
             with_alpha(photo_like(50, 50, 9)).quantize(64, method=Image.Quantize.FASTOCTREE), "PNG"
@@ -78,6 +76,89 @@ def test_pixels_equal_those_of_transformers_to_the_bit(
         pixels = to_pixels(load_image(path))
         assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)
         np.testing.assert_array_equal(pixels, pixels_of_transformers(path), err_msg=path.name)
+
+
+GREY_16 = np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13
+
+
+def colours(image: object) -> np.ndarray:
+    return np.asarray(load_image(image))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        png_16(GREY_16),
+        png_16(np.stack([GREY_16, GREY_16[::-1]], axis=-1)),
+        encoded(Image.fromarray(GREY_16), "PNG", transparency=26),
+        encoded(Image.fromarray(GREY_16), "TIFF"),
+        encoded(Image.fromarray(GREY_16), "TIFF", compression="tiff_lzw"),
+        encoded(Image.fromarray(~GREY_16), "TIFF", tiffinfo={262: 0}),
+        encoded(Image.fromarray(~GREY_16), "TIFF", tiffinfo={262: 0}, compression="tiff_deflate"),
+        encoded(Image.frombytes("I;16B", (80, 60), GREY_16.astype(">u2").tobytes()), "TIFF"),
+        Image.open(io.BytesIO(png_16(GREY_16))),
+        Image.frombytes("I;16", (80, 60), GREY_16.astype("<u2").tobytes()),
+        Image.frombytes("I;16L", (80, 60), GREY_16.astype("<u2").tobytes()),
+        Image.frombytes("I;16B", (80, 60), GREY_16.astype(">u2").tobytes()),
+        Image.frombytes("I;16N", (80, 60), GREY_16.tobytes()),
+    ],
+    ids=[
+        *("PNG", "PNG with alpha", "PNG with a transparent grey", "TIFF", "LZW", "white is 0", "deflated, white is 0"),
+        *("big-endian TIFF", "opened", "I;16", "I;16L", "I;16B", "I;16N"),
+    ],
+)
+def test_sixteen_bit_grey_equals_the_same_picture_in_sixteen_bit_colour(image: object) -> None:
+    expected = colours(png_16(np.stack([GREY_16] * 3, axis=-1)))
+    assert len(np.unique(expected)) > 200
+    np.testing.assert_array_equal(colours(image), expected)
+
+
+def test_sixteen_bit_grey_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    turned = colours(encoded(Image.fromarray(GREY_16), "PNG", exif=exif))
+    np.testing.assert_array_equal(turned, np.rot90(colours(png_16(GREY_16)), -1))
+
+
+def test_twelve_bit_grey_is_scaled_by_its_own_range() -> None:
+    # Two pixels in three bytes: 0xFFF and 0x800.
+    content = tiff(
+        [
+            (256, 4, 1, 2),
+            (257, 4, 1, 1),
+            (258, 3, 1, 12),
+            (262, 3, 1, 1),
+            (273, 4, 1, 98),
+            (278, 4, 1, 1),
+            (279, 4, 1, 3),
+        ],
+        b"\xff\xf8\x00",
+    )
+    assert colours(content)[0, :, 0].tolist() == [0xFF, 0x80]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_and_palettes_of_up_to_eight_bits_keep_their_range(bits: int) -> None:
+    steps = 2**bits
+    palette = Image.frombytes("P", (steps, 1), bytes(range(steps)))
+    palette.putpalette(np.repeat(np.linspace(0, 255, steps).astype(np.uint8), 3).tobytes())
+    assert colours(encoded(palette, "PNG", bits=bits))[0, [0, -1]].tolist() == [[0] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("I", (4, 4)),
+        Image.new("F", (4, 4)),
+        encoded(Image.new("I", (4, 4)), "TIFF"),
+        encoded(Image.new("F", (4, 4)), "TIFF", compression="tiff_deflate"),
+        encoded(Image.fromarray(GREY_16), "TIFF", tiffinfo={339: 2}),
+    ],
+    ids=["int", "float", "int TIFF", "float TIFF", "signed 16-bit TIFF"],
+)
+def test_pixels_of_no_stated_range_are_refused_with_the_way_out(image: object) -> None:
+    with pytest.raises(ImageFormatError, match="scale them to 0…255 and save 8 bits per channel"):
+        load_image(image)  # type: ignore[arg-type]
 
 
 def test_every_form_of_an_image_gives_the_same_pixels(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def card(folder: Path, path: Path) -> list[float]:
 
 
 def test_the_reference_is_what_the_card_does(checkpoint: Path, varied: Path) -> None:
-    names = ("turned-6.jpg", "turned-3.png", "alpha-1.png", "mode-I-16.png", "cmyk.jpg")
+    names = ("turned-6.jpg", "turned-3.png", "alpha-1.png", "colour-16.png", "cmyk.jpg")
     files = [file for name in names for file in varied.rglob(name)]
     assert len(files) == len(names)
     reference = load_reference(str(checkpoint), None, LABELS, SilentProgress())

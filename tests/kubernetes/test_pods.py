@@ -36,7 +36,7 @@ REGION_BYTES = MIB
 # Of what a batch has, Triton and the Python process keep two copies each: counted on 2.51, beside the one in /dev/shm.
 COPIES = 4
 # deepfake_client.preprocessing.ImageLimits: what decoding takes for a pixel, at most.
-DECODING_BYTES_PER_PIXEL = 14
+DECODING_BYTES_PER_PIXEL = 18
 # What Triton takes without a request: 0.75 GiB were seen without a GPU; with one it is an assumption.
 OWN_BYTES = {"cpu": 2**30, "gpu": 6 * 2**30}
 

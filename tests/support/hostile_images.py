@@ -81,6 +81,16 @@ def tiff_of_strips(strips: int) -> bytes:
     )
 
 
+def tiff_of_one_strip(side: int) -> bytes:
+    """A square TIFF of 16 bits for each of red, green, blue and alpha, deflated as one strip."""
+    bits = struct.pack("<4H", *[16] * 4)
+    start = 8 + 2 + 12 * 10 + 4
+    content = zlib.compress(bytes(side * side * 8), 1)
+    size = [(256, 4, 1, side), (257, 4, 1, side), (278, 4, 1, side)]
+    kind = [(258, 3, 4, start), (259, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, 4), (338, 3, 1, 2)]
+    return tiff([*size, *kind, (273, 4, 1, start + 8), (279, 4, 1, len(content))], bits + content)
+
+
 def webp(width: int, height: int) -> bytes:
     """A lossless WebP whose header says `width` × `height` and which has no pixels."""
     size = struct.pack("<I", (width - 1) | ((height - 1) << 14))

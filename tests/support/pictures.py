@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.support.hostile_images import png_chunk
 
 EXIF_ORIENTATION = 0x0112
 
@@ -50,8 +54,9 @@ def _varied() -> Iterator[tuple[str, bytes]]:
     for index, (width, height) in enumerate([(1, 1), (1, 500), (500, 1), (2, 3), (224, 224), (223, 225), (4000, 3000)]):
         yield f"size-{width}x{height}.png", encoded(photo_like(width, height, 40 + index), "PNG", compress_level=1)
     yield "large.jpg", encoded(photo_like(4000, 3000, 50), "JPEG")
-    for index, mode in enumerate(["L", "1", "P", "I;16"]):
-        yield f"mode-{mode.replace(';', '-')}.png", encoded(_in_mode(mode, 60 + index), "PNG")
+    for index, mode in enumerate(["L", "1", "P"]):
+        yield f"mode-{mode}.png", encoded(photo_like(120, 100, 60 + index, mode), "PNG")
+    yield "colour-16.png", png_16(np.random.default_rng(63).integers(0, 65536, (60, 80, 3), dtype=np.uint16))
     for index in range(3):
         yield f"alpha-{index}.png", encoded(with_alpha(photo_like(150, 120 + index, 70 + index)), "PNG")
     yield "grey-alpha.png", encoded(with_alpha(photo_like(99, 77, 75)).convert("LA"), "PNG")
@@ -76,10 +81,17 @@ def _varied() -> Iterator[tuple[str, bytes]]:
     yield "picture.bmp", encoded(photo_like(77, 55, 93), "BMP")
 
 
-def _in_mode(mode: str, seed: int) -> Image.Image:
-    if mode == "I;16":
-        return Image.fromarray(np.random.default_rng(seed).integers(0, 65536, (60, 80), dtype=np.uint16))
-    return photo_like(120, 100, seed, mode)
+def png_16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow does not write in colour.
+
+    `values` is uint16 of shape (height, width) or (height, width, channels): grey and alpha, RGB, or RGBA.
+    """
+    height, width, *channels = values.shape
+    colour_type = {(): 0, (2,): 4, (3,): 2, (4,): 6}[tuple(channels)]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in values.astype(">u2"))
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
 
 
 def encoded(image: Image.Image, format_name: str, **options: object) -> bytes:
