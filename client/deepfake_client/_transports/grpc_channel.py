@@ -23,8 +23,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # A batch of 32 images is 4.8 MB, over gRPC's default of 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-    # Clouds forget a flow that was idle for 240 s. Our Triton takes a ping each minute. One with its own defaults takes
-    # none that often, and sends GOAWAY after the fourth: the idle connection ends, and gRPC doubles the interval.
+    # Clouds forget a flow that was idle for 240 s. Our Triton takes a ping each minute; one with its own defaults ends
+    # an idle connection for it (GOAWAY too_many_pings), which costs no call.
     ("grpc.keepalive_time_ms", 180_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
