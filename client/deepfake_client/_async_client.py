@@ -16,8 +16,9 @@ from ._endpoint import Endpoint
 from ._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, bare
 from ._images import AsyncBinaryFile, name_of, read_async
 from ._model_info import ModelInfo, Provenance
-from ._transports.base import AsyncTransport, running_loop
+from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
+from ._transports.kept import running_loop
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageSource, Pixels
 

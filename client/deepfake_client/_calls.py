@@ -26,7 +26,7 @@ from ._images import AsyncBinaryFile
 from ._plain import PlainData
 from ._replicas import ReplicaSet
 from ._retry import RetryState
-from ._transports.base import AnyTransport, InferResponse
+from ._transports.base import AnyTransport, InferResponse, StaleConnectionError
 
 R = TypeVar("R")
 
@@ -239,8 +239,13 @@ Steps: TypeAlias = Generator[Step, Any, R]
 
 
 def send(call: Callable[[float], R | Awaitable[R]], timeout: float) -> Steps[R]:
-    """The answer to one message."""
-    answer: R = yield Send(call, timeout)
+    """The answer to one message, which is sent again over a fresh connection where a kept one was dead."""
+    deadline = time.monotonic() + timeout
+    answer: R
+    try:
+        answer = yield Send(call, timeout)
+    except StaleConnectionError:
+        answer = yield Send(call, max(deadline - time.monotonic(), 0.001))
     return answer
 
 
@@ -335,7 +340,7 @@ class Exchange:
             call.attempts, call.endpoint = call.attempts + 1, replica.endpoint
             call.bytes_sent += size
             try:
-                answer = yield from send(partial(ask, replica.transport, headers), share)
+                answer: R = yield Send(partial(ask, replica.transport, headers), share)
             except DeepfakeError as raised:
                 error = raised
                 if isinstance(raised, DeadlineExceededError) and share < remaining:

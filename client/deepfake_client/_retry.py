@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from ._errors import DeadlineExceededError, DeepfakeError, OverloadedError, ServerError
+from ._transports.base import StaleConnectionError
 
 # The first pause is about the time of one batch on a GPU's queue, so that a full queue has moved; the last one keeps a
 # waiting client from missing a server that came back.
@@ -26,6 +27,7 @@ class RetryState:
     also: tuple[type[DeepfakeError], ...] = ()
     _retries: int = 0
     _last: DeepfakeError | None = field(default=None)
+    _renewed: bool = False
 
     def pause_after(self, error: DeepfakeError, remaining_seconds: float, *, failover: bool) -> float | None:
         """Seconds until the next attempt, or None when there is none and `cause_of(error)` is to be raised.
@@ -38,6 +40,10 @@ class RetryState:
                 what is wrong, not later that time ran out.
             failover: another replica stands ready; it is asked at once.
         """
+        if isinstance(error, StaleConnectionError) and not self._renewed:
+            # The connection is to blame, not the server: no pause, and not one of the retries.
+            self._renewed = True
+            return 0.0
         previous, self._last = self._last, error
         if not (error.retryable or isinstance(error, self.also)) or self._retries >= self.max_retries:
             if isinstance(error, DeadlineExceededError):

@@ -99,6 +99,7 @@ def test_deepfake_serve_gives_its_server_the_same_arguments(cpu: Rendering, trit
     shared = served.keys() & pod.keys() - apis - own
     assert {flag: served[flag] for flag in shared} == {flag: pod[flag] for flag in shared}
     assert {"--model-control-mode", "--rate-limit", "--rate-limit-resource", "--model-config-name"} <= shared
+    assert {"--grpc-keepalive-permit-without-calls", "--grpc-http2-min-recv-ping-interval-without-data"} <= shared
     environment = {variable["name"]: variable.get("value") for variable in cpu.triton["env"]}
     assert TORCH_ENVIRONMENT.items() <= environment.items()
 

@@ -20,6 +20,7 @@ class Mischief:
     cut: float = 0.0
     delay: float = 0.0
     longest_delay_seconds: float = 0.05
+    resets_forgotten: bool = False  # as some balancers answer to a flow that they have forgotten
     source: random.Random = field(default_factory=lambda: random.Random(1))
 
 
@@ -36,6 +37,7 @@ class ChaosProxy:
         self.cuts = 0
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -46,6 +48,10 @@ class ChaosProxy:
     def reset_all(self) -> None:
         """Resets every connection that is open now."""
         asyncio.run_coroutine_threadsafe(self._reset_all(), self._loop).result()
+
+    def forget_all(self) -> None:
+        """Carries nothing more over the connections that are open now, and does not say so; new ones work."""
+        self._forgotten |= self._open
 
     def __enter__(self) -> ChaosProxy:
         self._thread.start()
@@ -82,6 +88,12 @@ class ChaosProxy:
         mischief = self.mischief
         try:
             while data := await reader.read(65_536):
+                if writer in self._forgotten:
+                    if mischief.resets_forgotten:
+                        for each in both:
+                            _reset(each)
+                        return
+                    await asyncio.Event().wait()  # not even read
                 if mischief.source.random() < mischief.delay:
                     await asyncio.sleep(mischief.source.uniform(0, mischief.longest_delay_seconds))
                 if mischief.source.random() < mischief.reset:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from .._credentials import Headers
-from .._errors import ClientClosedError, InvalidArgumentError
-
-T = TypeVar("T")
+from .._errors import ConnectionFailedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +116,10 @@ class ModelConfig:
     default_queue_timeout_microseconds: int
 
 
+class StaleConnectionError(ConnectionFailedError):
+    """A connection kept from earlier calls was dead; the same endpoint's next call goes over a fresh one."""
+
+
 @runtime_checkable
 class Transport(Protocol):
     """Sends one request to one endpoint, once. Retries, deadlines over several attempts and verdicts lie above it.
@@ -170,38 +171,3 @@ class AsyncTransport(Protocol):
 
 
 AnyTransport: TypeAlias = Transport | AsyncTransport
-
-
-def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that the caller runs in."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise InvalidArgumentError("no asyncio event loop runs here: use DeepfakeClient, which needs none") from None
-
-
-class LoopBound(Generic[T]):
-    """Makes a value at its first use, inside the running loop, so that a client can be made before there is one."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._value: T | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.closed = False
-
-    def get(self) -> T:
-        """The value; refused after `take`, and in another loop than at the first use."""
-        if self.closed:
-            raise ClientClosedError("the client was closed")
-        loop = running_loop()
-        if self._value is None:
-            self._value, self._loop = self._make(), loop
-        elif loop is not self._loop:
-            raise InvalidArgumentError("this client belongs to another event loop: make one for each loop")
-        return self._value
-
-    def take(self) -> T | None:
-        """The value, to be closed, where there is one; nothing can be had afterwards."""
-        self.closed = True
-        value, self._value = self._value, None
-        return value

@@ -26,9 +26,9 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # A batch of 32 images is 4.8 MB, over gRPC's default of 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-    # Triton answers pings that come more often than every 300 s without data with GOAWAY too_many_pings. Load balancers
-    # drop connections that were idle for some 350 s, so this is below that.
-    ("grpc.keepalive_time_ms", 330_000),
+    # Clouds forget a flow that was idle for 240 s. Our Triton takes a ping each minute; one with its own defaults ends
+    # an idle connection for it (GOAWAY too_many_pings), which costs no call.
+    ("grpc.keepalive_time_ms", 180_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),

@@ -22,10 +22,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .._credentials import TLSConfig
 from .._endpoint import Endpoint
-from .._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, ProtocolError
+from .._errors import ClientClosedError, ConnectionFailedError, DeadlineExceededError, DeepfakeError, ProtocolError
 from . import http_codec as codec
-from .base import InferRequest, InferResponse, LoopBound, ModelConfig, ModelMetadata, ModelQuery
+from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, StaleConnectionError
 from .errors import from_http_failure
+from .kept import IDLE_SECONDS, SOCKET_OPTIONS, LoopBound, Patience, silent
 
 # A replica whose address no longer answers must not take the whole deadline of a call.
 _CONNECT_SECONDS = 5.0
@@ -60,12 +61,14 @@ class HTTPTransport:
         self._closed = False
         self._free = threading.Semaphore(max_connections)
         self._lock = threading.Lock()
-        self._idle: list[HTTPConnection] = []
+        self._patience = Patience()
+        self._idle: list[tuple[HTTPConnection, float]] = []  # and since when
         self._busy: set[socket.socket] = set()
-        self._new: Callable[[], HTTPConnection] = partial(HTTPConnection, endpoint.host, endpoint.port)
+        host, port = endpoint.host, endpoint.port
+        self._new: Callable[[], HTTPConnection] = partial(HTTPConnection, host, port, socket_options=SOCKET_OPTIONS)
         if endpoint.secure:
             context = (tls or TLSConfig()).ssl_context()
-            self._new = partial(HTTPSConnection, endpoint.host, endpoint.port, ssl_context=context)
+            self._new = partial(HTTPSConnection, host, port, socket_options=SOCKET_OPTIONS, ssl_context=context)
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         path, headers, body = codec.encode_infer(request)
@@ -87,8 +90,7 @@ class HTTPTransport:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for connection in self._idle:
-                connection.close()
+            self._drop_idle()
             for busy in self._busy:
                 # Only shut down: the thread that waits on it closes it, or the descriptor could be another's by then.
                 with contextlib.suppress(OSError):
@@ -102,22 +104,33 @@ class HTTPTransport:
         self, method: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
     ) -> _Answer:
         deadline = time.monotonic() + timeout
+        kept, limit = False, timeout
         try:
-            with self._connection(deadline) as connection:
-                opened = connection.sock
-                connection.timeout = _left(deadline)
+            with self._connection(deadline) as (connection, kept):
+                opened, began = connection.sock, time.monotonic()
+                limit = self._patience.seconds(_left(deadline)) if kept else _left(deadline)
+                connection.timeout = limit
                 with contextlib.suppress(BrokenPipeError):  # a server may refuse a body before it has all of it
                     connection.request(method, self._path + path, body, headers, preload_content=False)
                 with contextlib.closing(connection.getresponse()) as response:
+                    kept = False  # it lives: what fails from here on is the answer
+                    self._patience.answered(time.monotonic() - began)
                     return _Answer(response.status, response.headers, _read(response, opened, deadline))
         except DeepfakeError:
             raise
         except (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
-            raise _failure(error, self.endpoint, deadline, closed=self._closed) from None
+            failure = _failure(error, self.endpoint, deadline, closed=self._closed)
+            if kept and type(failure) is ConnectionFailedError:
+                with self._lock:
+                    self._drop_idle()
+                failure = silent(limit) if isinstance(error, TimeoutError) else StaleConnectionError(failure.reason)
+            raise failure from None
 
     @contextlib.contextmanager
-    def _connection(self, deadline: float) -> Iterator[HTTPConnection]:
-        """An open connection of the caller's own, the one used last; kept for the next call unless this one fails.
+    def _connection(self, deadline: float) -> Iterator[tuple[HTTPConnection, bool]]:
+        """An open connection of the caller's own, and whether it has served calls before.
+
+        It is the one used last, and kept for the next call unless this one fails.
 
         urllib3's pools are not used: they take a third more time for each request, and leave waiting threads waiting
         when they are closed.
@@ -126,10 +139,13 @@ class HTTPTransport:
             raise DeadlineExceededError("no connection was free before the deadline: raise max_connections")
         try:
             with self._lock:
-                connection = self._idle.pop() if self._idle else self._new()
+                if self._idle and time.monotonic() - self._idle[-1][1] > IDLE_SECONDS:
+                    self._drop_idle()
+                connection = self._idle.pop()[0] if self._idle else self._new()
             opened, usable = None, False
             try:
-                if not _is_open(connection):
+                kept = _is_open(connection)
+                if not kept:
                     connection.close()
                     connection.timeout = min(_left(deadline), _CONNECT_SECONDS)
                     connection.connect()
@@ -138,17 +154,23 @@ class HTTPTransport:
                     if self._closed:
                         raise ClientClosedError("the client was closed")
                     self._busy.add(opened)
-                yield connection
+                yield connection, kept
                 usable = True
             finally:
                 with self._lock:
                     self._busy.discard(opened)
                     if usable and not self._closed:
-                        self._idle.append(connection)
+                        self._idle.append((connection, time.monotonic()))
                     else:
                         connection.close()
         finally:
             self._free.release()
+
+    def _drop_idle(self) -> None:
+        """Closes the connections that no call uses; the caller holds the lock."""
+        for connection, _ in self._idle:
+            connection.close()
+        self._idle.clear()
 
 
 def _is_open(connection: HTTPConnection) -> bool:
@@ -183,7 +205,8 @@ class AsyncHTTPTransport:
         self.endpoint = str(endpoint)
         self._tls = (tls or TLSConfig()).ssl_context() if endpoint.secure else None
         self._max_connections = max_connections
-        self._session = LoopBound(self._connect)
+        self._sessions = LoopBound(self._connect)
+        self._patience = Patience()
 
     async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         path, headers, body = codec.encode_infer(request)
@@ -205,13 +228,17 @@ class AsyncHTTPTransport:
         )
 
     async def close(self) -> None:
-        session = self._session.take()
-        if session is not None:
+        for session in self._sessions.take():
             await session.close()
 
     def _connect(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls or True),
+            connector=aiohttp.TCPConnector(
+                limit=self._max_connections,
+                ssl=self._tls or True,
+                keepalive_timeout=IDLE_SECONDS,
+                socket_factory=_socket,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no proxy and no .netrc from the environment
             headers={"accept-encoding": "identity"},  # as HTTPTransport; answers are small
@@ -225,15 +252,19 @@ class AsyncHTTPTransport:
     async def _send(
         self, method: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
     ) -> _Answer:
-        session = self._session.get()
+        lease = self._sessions.enter()
         # aiohttp warns of more than a mebibyte of bytes, which it writes in one go, and writes a file in pieces.
         data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body
-        deadline = time.monotonic() + timeout
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_SECONDS))
+        began = time.monotonic()
+        kept = lease.answered
+        limit = self._patience.seconds(timeout) if kept else timeout
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_SECONDS), sock_read=limit)
         try:
-            async with session.request(
+            async with lease.value.request(
                 method, self.endpoint + path, data=data, headers=headers, allow_redirects=False, timeout=limits
             ) as response:
+                kept, lease.answered = False, True  # it lives: what fails from here on is the answer
+                self._patience.answered(time.monotonic() - began)
                 answer = bytearray()
                 async for piece in response.content.iter_chunked(_PIECE_BYTES):
                     answer += piece
@@ -243,11 +274,31 @@ class AsyncHTTPTransport:
             raise
         except asyncio.CancelledError:
             # Closing a session cancels the calls that wait for a connection, as if their tasks were cancelled.
-            if self._session.closed:
+            if self._sessions.closed:
                 raise ClientClosedError("the client was closed") from None
             raise
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError, ValueError) as error:
-            raise _failure(error, self.endpoint, deadline, closed=self._session.closed) from None
+            failure = _failure(error, self.endpoint, began + timeout, closed=self._sessions.closed)
+            if kept and not self._sessions.closed:
+                if isinstance(error, aiohttp.SocketTimeoutError) and limit < timeout:
+                    failure = silent(limit)
+                elif isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)) and not isinstance(
+                    error, aiohttp.ClientConnectorError
+                ):
+                    failure = StaleConnectionError(failure.reason)
+                if isinstance(failure, StaleConnectionError):
+                    self._sessions.replace(lease)
+            raise failure from None
+        finally:
+            if (unused := self._sessions.leave(lease)) is not None:
+                await unused.close()
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    made = socket.socket(*address[:3])
+    for option in SOCKET_OPTIONS:
+        made.setsockopt(*option)
+    return made
 
 
 def _failure(error: Exception, endpoint: str, deadline: float, *, closed: bool) -> DeepfakeError:

@@ -111,6 +111,9 @@ def server_arguments(
         # The key is drawn anew at each start and told to nobody: these APIs answer no one.
         f"--http-restricted-api={','.join(closed_over_http)}:closed={secrets.token_hex(16)}",
         f"--grpc-restricted-protocol={','.join(ADMIN_APIS)}:closed={secrets.token_hex(16)}",
+        # Clients ping every 180 s, also without calls; Triton's defaults would end such a connection.
+        "--grpc-keepalive-permit-without-calls=1",
+        "--grpc-http2-min-recv-ping-interval-without-data=60000",
         # A prefix of its own lets this server remove what a killed stub leaves in /dev/shm.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         f"--log-info={str(options.verbose).lower()}",
