@@ -287,11 +287,9 @@ def turned() -> Image.Exif:
 
 
 LARGE = {
-    "grey PNG": saved("L", "PNG"),
     "16-bit PNG": lambda: png_16(np.zeros((4000, 4000), np.uint16)),
     "16-bit PNG with alpha": lambda: png_16(np.zeros((4000, 4000, 4), np.uint16)),
     "turned PNG with alpha": saved("RGBA", "PNG", exif=turned()),
-    "JPEG": saved("RGB", "JPEG"),
     "progressive JPEG": saved("CMYK", "JPEG", progressive=True, exif=turned()),
     "JPEG without its end": lambda: saved("RGB", "JPEG", progressive=True, subsampling=0)()[:-2],
     "GIF": saved("P", "GIF", save_all=True, append_images=[Image.new("P", (4000, 4000), 2)], disposal=2),
