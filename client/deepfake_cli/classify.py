@@ -94,7 +94,7 @@ def _printable(text: str) -> str:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=GivenPath())
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=GivenPath())
 @server_options
 @click.option(
     "--format",

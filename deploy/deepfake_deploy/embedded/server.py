@@ -106,7 +106,7 @@ class EmbeddedTriton(ServerOptions):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
@@ -250,13 +250,13 @@ def _dead_children(pid: int) -> set[int]:
     dead: set[int] = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that has just ended
-            dead.update(child for child in map(int, children.read_text().split()) if _is_zombie(child))
+            dead.update(child for child in map(int, children.read_text(encoding="utf-8").split()) if _is_zombie(child))
     return dead
 
 
 def _is_zombie(pid: int) -> bool:
     try:
         # The name in brackets may hold anything, also brackets.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return False
