@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .console import StepProgress, fail, say
+from .console import StepProgress, fail, say, tell
 from .options import repository_option
 
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"

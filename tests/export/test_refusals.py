@@ -164,8 +164,9 @@ def test_an_adapter_beside_the_model(refusal: Refusal, damaged: Path) -> None:
     assert "adapter_config.json: an adapter is not part of the export" in refusal.of(damaged)
 
 
-def test_a_revision_that_is_no_text(refusal: Refusal) -> None:
-    refusal.of("someone/faces", "--revision", "v\udce9")
+def test_a_revision_or_a_folder_whose_name_is_no_text(refusal: Refusal, damaged: Path) -> None:
+    assert "no revision" in refusal.of("someone/faces", "--revision", "v\udce9")
+    assert "is not UTF-8; rename it" in refusal.of(damaged.rename(damaged.with_name("caf\udce9")))
 
 
 def test_only_pickle_weights(refusal: Refusal, damaged: Path) -> None:

@@ -29,7 +29,7 @@ def whole(checkpoint: Path, tmp_path: Path) -> Path:
     """The small checkpoint with a whole processor beside it, saved by transformers itself."""
     folder = Path(shutil.copytree(checkpoint, tmp_path / "whole"))
     (folder / FLAT).unlink()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, unk_token="?")))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0})))
     SiglipProcessor(SiglipImageProcessorPil(resample=2), tokenizer).save_pretrained(folder)
     return folder
 

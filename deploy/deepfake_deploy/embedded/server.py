@@ -257,6 +257,8 @@ def _dead_children(pid: int) -> set[int]:
 def _is_zombie(pid: int) -> bool:
     try:
         # The name in brackets may hold anything, also brackets.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+        )
     except OSError:
         return False

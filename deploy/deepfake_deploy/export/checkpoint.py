@@ -90,7 +90,10 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
             write_stand_in(Path(folder), labels)
             yield Checkpoint(STAND_IN, None, Path(folder))
     elif local:
-        name = os.fsencode(model).decode(errors="replace")  # the provenance is UTF-8, a folder's name need not be
+        try:
+            name = os.fsencode(model).decode()  # in an ASCII locale an argument is no text yet
+        except UnicodeDecodeError:
+            raise ExportError(f"{model}: safetensors reads no folder whose name is not UTF-8; rename it") from None
         yield Checkpoint(name, None, Path(model).expanduser())
     elif _HUB_ID.fullmatch(model):
         progress.step(f"Fetching {model} from the Hugging Face Hub")
