@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_calibrate(terminal: Terminal, triton: EmbeddedTriton, images: Path, tmp
 @pytest.mark.slow
 def test_a_session_in_the_c_locale(checkpoint: Path, images: Path, empty_repository: Path, tmp_path: Path) -> None:
     """Export, serve, classify, evaluate, page and demo as processes, in folders whose names the locale cannot say."""
-    repository, model = empty_repository.rename(tmp_path / f"{NAME} served"), tmp_path / "Modèle Δ"
+    repository, model = empty_repository.rename(tmp_path / f"{NAME} $(served)'"), tmp_path / "Modèle Δ"
     shutil.copytree(checkpoint, model)
     export = deepfake("export", "--model", model, "--repository", repository, "--precision", "fp32")
     assert export.returncode == 0, export.stderr
@@ -179,7 +180,8 @@ def test_a_session_in_the_c_locale(checkpoint: Path, images: Path, empty_reposit
             assert run.returncode == 1, run.stderr  # one image is broken
             assert "Traceback" not in run.stderr
         policy = tmp_path / f"{NAME}.json"
-        with background("page", "--url", url, "--port", "0", "--policy", policy) as (page, _):
+        with background("page", "--url", url, "--port", "0", "--policy", policy) as (page, ready):
+            assert urllib.request.urlopen(re.findall(r"http://\S+", ready)[0]).status == 200
             assert ended(page) == 0
         assert ended(server) == 0
     demo = deepfake("demo", "--repository", repository, images / LABELS[1])
@@ -254,7 +256,9 @@ def background(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="ascii", env=environment) as process:
         assert process.stderr is not None
         try:
-            yield process, next(line for line in process.stderr if line.startswith("Ready: "))
+            ready = next((line for line in process.stderr if line.startswith("Ready: ")), "")
+            assert ready, "it ended"
+            yield process, ready
         finally:
             process.kill()
 

@@ -98,7 +98,8 @@ class EmbeddedTriton(ServerOptions):
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-triton-"))
             backends = write_backend_directory(Path(folder) / "backends", installation)
             gpu = cuda_device_count() > 0
-            arguments = server_arguments(self, installation, backends, self._shm_prefix, gpu=gpu)
+            repository = _plain_path(Path(self.repository).resolve(), Path(folder))
+            arguments = server_arguments(self, installation, repository, backends, self._shm_prefix, gpu=gpu)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
                 ending_with_this_process(arguments),
@@ -211,6 +212,18 @@ class EmbeddedTriton(ServerOptions):
     def _remove_shared_memory(self) -> None:
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):  # noqa: S108 - the stub's own choice
             region.unlink(missing_ok=True)
+
+
+def _plain_path(repository: Path, folder: Path) -> Path:
+    """The repository, by a link in `folder` where its path has spaces, quotes or no ASCII.
+
+    Triton 2.51 gives the path to a shell without quotes, and to a Python whose locale may be ASCII.
+    """
+    if re.fullmatch(r"[\w/.,:=@%+-]+", str(repository), re.ASCII):
+        return repository
+    link = folder / "model_repository"
+    link.symlink_to(repository)
+    return link
 
 
 def check_repository(repository: Path) -> None:

@@ -64,8 +64,9 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
         with silent_transformers():
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         architectures = list(config.architectures or [])
-        found_labels = [str(label) for _, label in sorted(config.id2label.items())]
-        numbers = {str(label): str(number) for label, number in (config.label2id or {}).items()}
+        numbers = sorted(config.id2label)
+        found_labels = [str(config.id2label[number]) for number in numbers]
+        inverse = {str(label): str(number) for label, number in (config.label2id or {}).items()}
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
             f"{path}: transformers cannot read it: {one_line(error)}; fetch or save the checkpoint again"
@@ -81,8 +82,8 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
             f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
             "relies on it"
         )
-    contradicted = [label for index, label in enumerate(labels) if numbers.get(label, str(index)) != str(index)]
-    if contradicted or sorted(config.id2label) != list(range(len(labels))):
+    contradicted = [label for index, label in enumerate(labels) if inverse.get(label, str(index)) != str(index)]
+    if contradicted or numbers != list(range(len(labels))):
         raise ExportError(
             f"{path}: its id2label {config.id2label} and label2id {config.label2id} do not number the labels alike from "
             "0; correct the wrong one"
