@@ -37,7 +37,9 @@ def main() -> None:
 def table(results: Path) -> list[str]:
     """Lines of Markdown: what was measured, the figure, and the result that it is from."""
     names = ("ceiling", "peers", "cost", "overload", "capacity/report")
-    ceiling, peers, cost, overload, capacity = (json.loads((results / f"{name}.json").read_text()) for name in names)
+    ceiling, peers, cost, overload, capacity = (
+        json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in names
+    )
     rows = [
         [what, ", ".join(f"{name} {shown(found[key])}" for name, found in ceiling["precisions"].items()), "ceiling.md"]
         for what, key in (

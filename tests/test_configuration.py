@@ -62,7 +62,8 @@ def test_on_a_gpu_two_instances_share_the_weights_and_nobody_takes_turns() -> No
 
 @with_and_without_gpu
 def test_deepfake_serve_has_turns_on_a_cpu_alone(cpu: bool) -> None:
-    arguments = server_arguments(ServerOptions(), find_installation(), Path("backends"), "prefix", gpu=not cpu)
+    repository, backends = Path("model_repository"), Path("backends")
+    arguments = server_arguments(ServerOptions(), find_installation(), repository, backends, "prefix", gpu=not cpu)
     assert [argument for argument in arguments if "rate-limit" in argument] == list(RATE_LIMIT_ARGUMENTS if cpu else ())
     assert RATE_LIMIT_ARGUMENTS[0] == "--rate-limit=execution_count"
 

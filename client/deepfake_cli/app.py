@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .console import INTERRUPTED, fail
+from .console import INTERRUPTED, fail, write_in_any_encoding
 
 # Each command with the extras that it imports when called: `deepfake classify` must not wait for torch, nor need it.
 _COMMANDS = {
@@ -51,6 +51,7 @@ def deepfake() -> None:
 
 def run() -> NoReturn:
     """Run the command line; errors end in one line on stderr, and the exit code tells what happened."""
+    write_in_any_encoding()
     # So that files half-written are removed as for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
@@ -60,7 +61,7 @@ def run() -> NoReturn:
             if sys.stdout is not None:
                 sys.stdout.flush()  # what cannot be written is told below, not by the interpreter's own end
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", status=INTERRUPTED)

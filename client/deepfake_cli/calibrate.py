@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .console import fail, image_bar, say
+from .console import fail, image_bar, say, tell
 from .evaluate import evaluation_errors
 from .options import GivenPath, Server, concurrency_option, server_options
 
@@ -67,7 +67,7 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
         fail(f"{output}: cannot be written ({error.strerror}); what was there is unchanged")
     for line in (run.model.weights_note, run.model.describe(), report, f"Wrote {output}"):
         if line:
-            click.echo(line)
+            tell(line)
     unread = [each for each in predictions if each.scores is None]
     for each in unread[:_SHOWN]:
         say(f"left out: {folder / each.file}: {each.error}")

@@ -106,7 +106,7 @@ STDIN = Path("-")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=_ImagePath())
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=_ImagePath())
 @server_options
 @click.option(
     "--format",

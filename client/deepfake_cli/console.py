@@ -1,4 +1,4 @@
-"""What goes to stderr: one line for an error, and on a terminal how far a long command is."""
+"""What commands write: the result to stdout; to stderr a line for an error, and on a terminal how far they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from io import TextIOWrapper
 from typing import NoReturn, TextIO
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -27,11 +29,22 @@ def say(message: str) -> None:
     stderr.print(" ".join(message.split("\n")), markup=False)
 
 
+def write_in_any_encoding() -> None:
+    """Let stdout and stderr escape what their encoding cannot say: file names, labels, Δ, ✓."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None without one
+            stream.reconfigure(errors="backslashreplace")
+
+
+def tell(result: str) -> None:
+    """The result, on stdout. Without a file named, click writes UTF-8 where ASCII is asked for."""
+    click.echo(result, sys.stdout)
+
+
 def writable_stdout() -> TextIO:
-    """The standard output, which takes file names and labels outside its encoding too."""
+    """The standard output, for a command that is of no use without one."""
     if sys.stdout is None:
         fail("there is no standard output to write to")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     return sys.stdout
 
 

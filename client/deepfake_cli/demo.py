@@ -14,7 +14,7 @@ from deepfake_client import DeepfakeClient, Verdict
 from deepfake_client._images import list_files
 from PIL import Image, ImageDraw, ImageFilter
 
-from .console import StepProgress, fail, say, waiting
+from .console import StepProgress, fail, say, tell, waiting
 from .export import DEFAULT_MODEL
 from .options import GivenPath, repository_option
 
@@ -25,7 +25,7 @@ HUB_PATIENCE_SECONDS = 20.0
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]…", type=GivenPath())
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=GivenPath())
 @repository_option("Model repository to serve; without weights it gets some.")
 def command(paths: tuple[Path, ...], repository: Path) -> None:
     """Prepare weights, start Triton, classify each PATH (an image or a folder) over both protocols, and stop.
@@ -48,8 +48,8 @@ def command(paths: tuple[Path, ...], repository: Path) -> None:
         complete = _classify([server.grpc_url, server.http_url], paths, stand_in=weights == STAND_IN)
     finally:
         server.stop()
-    click.echo(f"\nThis server has stopped. To start one that stays:  {deepfake_command('serve')}")
-    click.echo(f"and, in another terminal:                           {deepfake_command('classify PATH…')}")
+    tell(f"\nThis server has stopped. To start one that stays:  {deepfake_command('serve')}")
+    tell(f"and, in another terminal:                           {deepfake_command('classify PATH...')}")
     sys.exit(0 if complete else 1)
 
 
@@ -91,7 +91,7 @@ def _weights_of(repository: Path) -> str | None:
     if not (folder / MODEL_FILE).is_file():
         return None
     try:
-        return str(json.loads((folder / PROVENANCE_FILE).read_text())["weights"])
+        return str(json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))["weights"])
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"  # somebody's own model.pt, which a demonstration must not replace
 
@@ -128,17 +128,17 @@ def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bo
         if not images:
             fail(f"{', '.join(map(str, paths))}: no files in it")
         for url in urls:
-            click.echo(f"\n{url}")
+            tell(f"\n{url}")
             with DeepfakeClient(url) as client:
                 for image, result in zip(images, client.classify_many(images), strict=True):
                     if isinstance(result, Verdict):
                         told = f"{result.label}, {result.score:.1%}{mark}"
                     else:
                         told, complete = f"no verdict: {result.error}", False
-                    click.echo(f"  {image if paths else image.name}: {told}")
+                    tell(f"  {image if paths else image.name}: {told}")
     if not paths:
-        click.echo("\nThe images were drawn by this program, so their verdicts only show that the path works.")
-        click.echo("Your own:  make demo IMAGES='photo.jpg folder/'")
+        tell("\nThe images were drawn by this program, so their verdicts only show that the path works.")
+        tell("Your own:  make demo IMAGES='photo.jpg folder/'")
     return complete
 
 

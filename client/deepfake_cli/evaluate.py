@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from deepfake_client import DecisionPolicy, DeepfakeError
 
-from .console import INTERRUPTED, StepProgress, fail, image_bar, say, writable_stdout
+from .console import INTERRUPTED, StepProgress, fail, image_bar, say, tell, writable_stdout
 from .options import GivenPath, Server, concurrency_option, file_option, server_options
 
 if TYPE_CHECKING:
@@ -162,5 +162,6 @@ def _evaluate(
         parts.append(reference_part(run.model, reference, comparison))
     write_results(output, run.model, predictions, sample, measures, rows, parts)
     paragraphs = [report.heading(run.model, sample), *(part.text for part in parts), f"Written to {output}"]
-    click.echo("\n\n".join(filter(None, paragraphs)), writable_stdout())
+    writable_stdout()
+    tell("\n\n".join(filter(None, paragraphs)))
     return len(sample.unreadable) + sum(len(row.failed) for row in rows)

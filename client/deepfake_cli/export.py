@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .console import StepProgress, fail, say
+from .console import StepProgress, fail, say, tell
 from .options import repository_option
 
 DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
@@ -18,7 +18,7 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="ID_OR_DIR",
-    help="Id on the Hugging Face Hub, local folder, or «stand-in» for seeded random weights.",
+    help="Id on the Hugging Face Hub, local folder, or `stand-in` for seeded random weights.",
 )
 @click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub id.")
 @click.option(
@@ -48,7 +48,7 @@ def command(model: str, revision: str | None, precision: str, repository: Path, 
             export = export_model(model, revision, chosen, repository, progress, model_version)
     except ExportError as error:
         fail(str(error))
-    click.echo(f"Parity with transformers, {export.precision.value}, {export.parity.summary()}")
-    click.echo(f"Wrote {export.path} ({export.size_bytes / 1e6:.0f} MB) and provenance.json beside it")
+    tell(f"Parity with transformers, {export.precision.value}, {export.parity.summary()}")
+    tell(f"Wrote {export.path} ({export.size_bytes / 1e6:.0f} MB) and provenance.json beside it")
     if export.weights == "stand-in":
         say("Stand-in weights: seeded random numbers at full size; verdicts of this model mean nothing.")

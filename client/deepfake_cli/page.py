@@ -17,7 +17,7 @@ from .options import Server, file_option, server_options
 @server_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 picks a free one.")
-@file_option("--policy", "Written by `deepfake calibrate`; the page then says «unsure» where it does not decide.")
+@file_option("--policy", "Written by `deepfake calibrate`; the page then says `unsure` where it does not decide.")
 @file_option(
     "--verdict-log",
     "Append a JSON line for each verdict: time, SHA-256 of the image, scores, model; no image and no file name.",

@@ -29,7 +29,7 @@ def problems(triton: Path, manifests: Path, usage: str, python: tuple[int, int],
         yield f"numpy is {numpy}: the Python backend needs one below 2"
     known = set(re.findall(r"^\s*(--[\w-]+)", usage, re.MULTILINE))
     for manifest in sorted(manifests.rglob("triton-*.yaml")):
-        for argument in re.findall(r"^ *(?:-|value:) (--[\w-]+)", manifest.read_text(), re.MULTILINE):
+        for argument in re.findall(r"^ *(?:-|value:) (--[\w-]+)", manifest.read_text(encoding="utf-8"), re.MULTILINE):
             if argument not in known:
                 yield f"tritonserver does not know {argument} of {manifest.relative_to(manifests)}"
 
@@ -39,7 +39,7 @@ def main() -> None:
     import numpy
     from deepfake_client.preprocessing import load_image  # noqa: F401 - Pillow and the client package are in place
 
-    usage = subprocess.run(["tritonserver", "--help"], capture_output=True, text=True, check=False)  # noqa: S607
+    usage = subprocess.run(["tritonserver", "--help"], capture_output=True, encoding="utf-8", check=False)  # noqa: S607
     found = problems(TRITON, Path(sys.argv[1]), usage.stdout + usage.stderr, sys.version_info[:2], numpy.__version__)
     sys.exit("\n".join(found) or None)
 

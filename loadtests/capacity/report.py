@@ -70,8 +70,9 @@ def write(report: Report, folder: Path) -> Path:
     picture = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.png").write_bytes(picture)
-    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
-    (folder / "report.html").write_text(render(report, picture))
+    document = json.dumps(report.to_dict(), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(f"{document}\n", encoding="utf-8")
+    (folder / "report.html").write_text(render(report, picture), encoding="utf-8")
     return folder / "report.html"
 
 
@@ -81,7 +82,7 @@ def render(report: Report, picture: bytes) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = lambda value, form: "–" if value is None else format(value, form)
-    return environment.from_string(_TEMPLATE.read_text()).render(
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         recommended=report.recommendation,
         around=report.circumstances,

@@ -73,7 +73,7 @@ Phases = dict[str, tuple[float, float]]
 def read_panels(dashboard: Path, faster: int) -> list[Panel]:
     """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so many times faster."""
     panels, row = [], ""
-    for entry in json.loads(dashboard.read_text())["panels"]:
+    for entry in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
         if entry["type"] == "row":
             row = entry["title"]
             continue
@@ -166,7 +166,7 @@ def main() -> None:
             report = _HEAD.format(machine=machine, fired=fired) + table(prometheus, panels, phases)
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
-    (options.output / "values.md").write_text(report)
+    (options.output / "values.md").write_text(report, encoding="utf-8")
     print(report, end="")
 
 

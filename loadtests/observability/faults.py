@@ -187,9 +187,9 @@ def _copy(repository: Path, destination: Path) -> Path:
     """A copy with short queues, whose image_decoder can be told to hang."""
     shutil.copytree(repository, destination)
     for configuration in (*destination.glob("*/config.pbtxt"), *destination.glob("*/configs/cpu.pbtxt")):
-        text = re.sub(r"(max_queue_size: )\d+", rf"\g<1>{QUEUE_REQUESTS}", configuration.read_text())
-        configuration.write_text(text)
-    with (destination / "image_decoder" / "1" / "model.py").open("a") as model:
+        text = re.sub(r"(max_queue_size: )\d+", rf"\g<1>{QUEUE_REQUESTS}", configuration.read_text(encoding="utf-8"))
+        configuration.write_text(text, encoding="utf-8")
+    with (destination / "image_decoder" / "1" / "model.py").open("a", encoding="utf-8") as model:
         model.write(_HANG)
     return destination
 

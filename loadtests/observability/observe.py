@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import click
-from deepfake_cli.console import INTERRUPTED, StepProgress, fail, say, waiting
+from deepfake_cli.console import INTERRUPTED, StepProgress, fail, say, tell, waiting
 from deepfake_cli.demo import prepare_weights
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from deepfake_deploy.embedded.installation import cuda_device_count
@@ -98,10 +98,10 @@ def _print_addresses(server: EmbeddedTriton, prometheus: str) -> None:
         "Alerts": f"{prometheus}/alerts",
         "Rules": f"{prometheus}/rules",
         **graphs,
-        "Your own images": f"{command} classify PATH… --url {server.grpc_url}",
+        "Your own images": f"{command} classify PATH... --url {server.grpc_url}",
     }
     for name, address in addresses.items():
-        click.echo(f"{name:<25}{address}")
+        tell(f"{name:<25}{address}")
     sys.stdout.flush()
 
 

@@ -126,8 +126,9 @@ def local_prometheus(
     ):
         folder, address = Path(name), f"127.0.0.1:{ports['prometheus']}"
         # JSON is YAML.
-        (folder / "rules.yml").write_text(json.dumps({"groups": read_groups(rules_folder, objectives, faster)}))
-        (folder / "prometheus.yml").write_text(json.dumps(configuration))
+        rules = {"groups": read_groups(rules_folder, objectives, faster)}
+        for file, content in (("rules.yml", rules), ("prometheus.yml", configuration)):
+            (folder / file).write_text(json.dumps(content), encoding="utf-8")
         arguments = [
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}",
@@ -159,5 +160,5 @@ def _wait_until_scraped(prometheus: Prometheus, targets: int, process: subproces
             if len(prometheus.query("up")) == targets:
                 return
         time.sleep(0.1)
-    last = (log.read_text(errors="replace").strip().splitlines() or ["no answer"])[-1]
+    last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no answer"])[-1]
     raise PrometheusError(f"prometheus did not start: {last}")

@@ -33,7 +33,7 @@ def read_groups(folder: Path, objectives: Mapping[str, float] | None = None, fas
     paths = sorted(folder.glob("*-prometheusrule.yaml"))
     if not paths:
         raise PrometheusError(f"{folder}: no *-prometheusrule.yaml in it; name the project's deploy/observability")
-    groups = [group for path in paths for group in yaml.safe_load(path.read_text())["spec"]["groups"]]
+    groups = [group for path in paths for group in yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["groups"]]
     for group in groups:
         group["interval"] = shortened(group["interval"], faster)
         for rule in group["rules"]:

@@ -135,7 +135,7 @@ def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: 
         *("--request-count", str(requests), "--profile-export-file", str(record)),
     ]
     _output_of(command, seconds, LD_LIBRARY_PATH=str(folder))
-    return read_record(json.loads(record.read_text()))
+    return read_record(json.loads(record.read_text(encoding="utf-8")))
 
 
 def read_record(record: Mapping[str, Any]) -> Run:
@@ -154,7 +154,7 @@ def _output_of(command: Sequence[str], seconds: float, **environment: str) -> st
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         timeout=seconds * 6 + 60,
         check=True,
     ).stdout

@@ -82,8 +82,9 @@ def write_result(name: str, folder: Path, result: Result, page: Page) -> list[st
     """Writes both files; returns the page."""
     lines = page(result)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
+    document = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    for suffix, text in (("json", document), ("md", "\n".join(lines))):
+        (folder / f"{name}.{suffix}").write_text(f"{text}\n", encoding="utf-8")
     return lines
 
 

@@ -97,7 +97,7 @@ def read(path: Path, payload: str) -> list[Item]:
     """
     found: list[Item] = []
     try:
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             scores = {str(label): float(score) for label, score in entry["scores"].items()}
             found.append(Item(_as_payload(Path(entry["source"]).read_bytes(), payload), scores))

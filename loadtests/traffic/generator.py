@@ -118,7 +118,7 @@ def _serve(pipe: Connection, load: Load) -> None:
     if load.gives_way:
         os.setsid()  # Linux shares the processors out among sessions first (sched_autogroup_enabled)
         with contextlib.suppress(FileNotFoundError):
-            Path("/proc/self/autogroup").write_text("19")
+            Path("/proc/self/autogroup").write_text("19", encoding="utf-8")
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(EOFError, OSError):
         asyncio.run(_obey(pipe, load))

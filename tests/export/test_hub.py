@@ -52,6 +52,21 @@ def test_a_model_is_exported_at_the_commit_that_its_branch_stands_at(hub: FakeHu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("resample", "status"), [(2, 0), (3, 1)])
+def test_the_image_processor_in_a_whole_processor_is_fetched_and_counts(
+    hub: FakeHub, empty_repository: Path, resample: int, status: int
+) -> None:
+    image_processor = json.loads((hub.folder / "preprocessor_config.json").read_text())
+    if resample == 2:
+        (hub.folder / "preprocessor_config.json").unlink()
+    nested = {"image_processor": {**image_processor, "resample": resample}, "processor_class": "SiglipProcessor"}
+    (hub.folder / "processor_config.json").write_text(json.dumps(nested))
+    run = export(hub, empty_repository, "--model", "someone/faces", "--precision", "fp32")
+    assert run.returncode == status, run.stderr
+    assert ("resample is 3 (bicubic)" in run.stderr) == (status == 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

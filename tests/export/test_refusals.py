@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from deepfake_cli.app import deepfake
-from deepfake_deploy.export import Precision, export_model
+from deepfake_deploy.export import ExportError, Precision, export_model
 from deepfake_deploy.export.target import ExportTarget
 from safetensors.torch import load_file, save_file
 
@@ -129,6 +129,44 @@ def test_another_architecture(refusal: Refusal, damaged: Path) -> None:
 def test_a_siglip_that_does_not_classify(refusal: Refusal, damaged: Path) -> None:
     edit_json(damaged / "config.json", lambda config: config.update(architectures=["SiglipModel"]))
     assert "SiglipModel is not a SigLIP image classifier" in refusal.of(damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"problem_type": "multi_label_classification"}, "problem_type is multi_label_classification"),
+        ({"problem_type": "regression"}, "problem_type is regression"),
+        ({"problem_type": "ranking"}, "problem_type"),
+        ({"function_to_apply": "sigmoid"}, "function_to_apply is sigmoid"),
+        ({"function_to_apply": "none"}, "function_to_apply is none"),
+        ({"id2label": {"0": "Deepfake"}}, "num_labels is 1"),
+        ({"id2label": {"1": "Deepfake", "2": "Real one"}}, "do not number the labels alike"),
+        ({"label2id": {"Deepfake": 1, "Real one": 0}}, "do not number the labels alike"),
+        ({"auto_map": {"AutoModelForImageClassification": "its_own.Head"}}, "auto_map names code of its own"),
+    ],
+)
+def test_a_head_that_is_not_the_softmax_of_these_labels(
+    refusal: Refusal, damaged: Path, change: dict[str, Any], found: str
+) -> None:
+    edit_json(damaged / "config.json", lambda config: config.update(change))
+    assert found in refusal.of(damaged)
+
+
+def test_a_single_logit_is_refused_by_a_repository_of_one_label_too(tmp_path: Path, empty_repository: Path) -> None:
+    (empty_repository / "deepfake_vs_real" / "labels.txt").write_text("Deepfake\n")
+    folder = make_checkpoint(tmp_path / "one", labels=["Deepfake"])
+    with pytest.raises(ExportError, match="num_labels is 1"):
+        export_model(str(folder), None, None, empty_repository, SilentProgress())
+
+
+def test_an_adapter_beside_the_model(refusal: Refusal, damaged: Path) -> None:
+    (damaged / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert "adapter_config.json: an adapter is not part of the export" in refusal.of(damaged)
+
+
+def test_a_revision_or_a_folder_whose_name_is_no_text(refusal: Refusal, damaged: Path) -> None:
+    assert "no revision" in refusal.of("someone/faces", "--revision", "v\udce9")
+    assert "is not UTF-8; rename it" in refusal.of(damaged.rename(damaged.with_name("caf\udce9")))
 
 
 def test_only_pickle_weights(refusal: Refusal, damaged: Path) -> None:

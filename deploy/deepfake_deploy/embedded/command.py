@@ -89,13 +89,13 @@ class ServerOptions:
 
 
 def server_arguments(
-    options: ServerOptions, installation: Installation, backends: Path, shm_prefix: str, *, gpu: bool
+    options: ServerOptions, installation: Installation, repository: Path, backends: Path, shm_prefix: str, *, gpu: bool
 ) -> list[str]:
     """`tritonserver` and its arguments; without a GPU it reads each model's configs/cpu.pbtxt, not its config.pbtxt."""
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS
     arguments = [
         str(installation.binary),
-        f"--model-repository={Path(options.repository).resolve()}",
+        f"--model-repository={repository}",
         f"--backend-directory={backends}",
         # Every model carries its whole configuration; completing it would start one more stub, with torch, per model.
         "--disable-auto-complete-config",

@@ -98,7 +98,8 @@ class EmbeddedTriton(ServerOptions):
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-triton-"))
             backends = write_backend_directory(Path(folder) / "backends", installation)
             gpu = cuda_device_count() > 0
-            arguments = server_arguments(self, installation, backends, self._shm_prefix, gpu=gpu)
+            repository = _plain_path(Path(self.repository).resolve(), Path(folder))
+            arguments = server_arguments(self, installation, repository, backends, self._shm_prefix, gpu=gpu)
             resources.callback(self._remove_shared_memory)
             self._process = subprocess.Popen(  # noqa: S603 - the binary of the installed wheel, no shell
                 ending_with_this_process(arguments),
@@ -106,7 +107,7 @@ class EmbeddedTriton(ServerOptions):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
@@ -213,6 +214,18 @@ class EmbeddedTriton(ServerOptions):
             region.unlink(missing_ok=True)
 
 
+def _plain_path(repository: Path, folder: Path) -> Path:
+    """The repository, by a link in `folder` where its path has spaces, quotes or no ASCII.
+
+    Triton 2.51 gives the path to a shell without quotes, and to a Python whose locale may be ASCII.
+    """
+    if re.fullmatch(r"[\w/.,:=@%+-]+", str(repository), re.ASCII):
+        return repository
+    link = folder / "model_repository"
+    link.symlink_to(repository)
+    return link
+
+
 def check_repository(repository: Path) -> None:
     """Refuse a repository without models, or with a TorchScript model whose weights were never exported.
 
@@ -250,13 +263,15 @@ def _dead_children(pid: int) -> set[int]:
     dead: set[int] = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that has just ended
-            dead.update(child for child in map(int, children.read_text().split()) if _is_zombie(child))
+            dead.update(child for child in map(int, children.read_text(encoding="utf-8").split()) if _is_zombie(child))
     return dead
 
 
 def _is_zombie(pid: int) -> bool:
     try:
         # The name in brackets may hold anything, also brackets.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+        )
     except OSError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -39,7 +40,14 @@ from .reporting import (
 STAND_IN = "stand-in"
 STAND_IN_SEED = 8000
 # Pickle weights never come to this machine: loading one runs whatever code its author put into it.
-FETCHED_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "model.safetensors.index.json"]
+FETCHED_FILES = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",  # of a whole processor; transformers prefers the image processor in it
+    "adapter_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _FLOATS = {"F32", "F16", "BF16", "F64"}
@@ -82,7 +90,11 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
             write_stand_in(Path(folder), labels)
             yield Checkpoint(STAND_IN, None, Path(folder))
     elif local:
-        yield Checkpoint(model, None, Path(model).expanduser())
+        try:
+            name = os.fsencode(model).decode()  # in an ASCII locale an argument is no text yet
+        except UnicodeDecodeError:
+            raise ExportError(f"{model}: safetensors reads no folder whose name is not UTF-8; rename it") from None
+        yield Checkpoint(name, None, Path(model).expanduser())
     elif _HUB_ID.fullmatch(model):
         progress.step(f"Fetching {model} from the Hugging Face Hub")
         with progress.aside():
@@ -114,7 +126,7 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
         raise ExportError(
             f"{model_id}: its owner asks you to accept conditions on its page first; then set HF_TOKEN"
         ) from None
-    except RevisionNotFoundError:
+    except (RevisionNotFoundError, UnicodeEncodeError):  # the latter where it is no text at all
         raise ExportError(f"{model_id}: no revision «{revision}»; name a branch, a tag or a commit of it") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ExportError(
@@ -257,7 +269,7 @@ def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseI
     try:
         with silent_transformers():
             processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
-                checkpoint.folder, backend=backend, local_files_only=True
+                checkpoint.folder, backend=backend, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:
         raise ExportError(

@@ -50,11 +50,13 @@ def read_labels(repository: Path) -> list[str]:
 
 
 def check_configuration(folder: Path, labels: list[str]) -> None:
-    """Refuse a config.json of another architecture, image size or other labels, before any weight is read.
+    """Refuse a config.json of another architecture, head, image size or other labels, before any weight is read.
 
     Raises:
         ExportError: naming what the checkpoint has and what is expected.
     """
+    if (adapter := folder / "adapter_config.json").is_file():
+        raise ExportError(f"{adapter}: an adapter is not part of the export; merge it into the model, and save that")
     path = folder / "config.json"
     if not path.is_file():
         raise ExportError(f"{path}: no such file; a checkpoint of transformers has it")
@@ -62,7 +64,9 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
         with silent_transformers():
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         architectures = list(config.architectures or [])
-        found_labels = [str(label) for _, label in sorted(config.id2label.items())]
+        numbers = sorted(config.id2label)
+        found_labels = [str(config.id2label[number]) for number in numbers]
+        inverse = {str(label): str(number) for label, number in (config.label2id or {}).items()}
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
             f"{path}: transformers cannot read it: {one_line(error)}; fetch or save the checkpoint again"
@@ -70,17 +74,38 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     if not isinstance(config, SiglipConfig) or ARCHITECTURE not in architectures:
         kind = ", ".join(map(str, architectures)) or f"model_type {config.model_type}"
         raise ExportError(f"{path}: {kind} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
+    if reason := _other_head(config):
+        raise ExportError(f"{path}: {reason}; the served model gives the softmax of one logit for each label")
     if found_labels != labels:
         raise ExportError(
             f"{path}: its labels are {_quoted(found_labels)}, those of the served model (labels.txt) are "
             f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
             "relies on it"
         )
+    contradicted = [label for index, label in enumerate(labels) if inverse.get(label, str(index)) != str(index)]
+    if contradicted or numbers != list(range(len(labels))):
+        raise ExportError(
+            f"{path}: its id2label {config.id2label} and label2id {config.label2id} do not number the labels alike from "
+            "0; correct the wrong one"
+        )
     vision: Any = config.vision_config
     if vision.image_size != IMAGE_SIZE:
         raise ExportError(f"{path}: its image size is {vision.image_size}, the contract's is {IMAGE_SIZE}")
     if getattr(config, "quantization_config", None):
         raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
+
+
+def _other_head(config: Any) -> str | None:
+    """What in a configuration asks for other scores than softmax, or for another model than transformers' own."""
+    if config.problem_type not in (None, "single_label_classification"):
+        return f"its problem_type is {config.problem_type}"
+    if config.num_labels < 2:
+        return f"its num_labels is {config.num_labels}"
+    if (function := getattr(config, "function_to_apply", None)) not in (None, "default", "softmax"):
+        return f"its function_to_apply is {function}"
+    if getattr(config, "auto_map", None):
+        return "its auto_map names code of its own, which is not run"
+    return None
 
 
 def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessing:
@@ -103,6 +128,7 @@ def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessi
         "do_normalize": True,
         "do_center_crop": False,
         "do_pad": False,
+        "auto_map": False,  # code of its own, which is not run
     }
     config = json.loads(processor.to_json_string())
     found = {key: config.get(key) or False for key in expected}

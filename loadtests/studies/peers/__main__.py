@@ -56,7 +56,9 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
             "callers": CALLERS,
             "precisions": [precision.value for precision in repositories],
             "contestants": options.only,
-            "versions": [line.split()[0] for line in _REQUIREMENTS.read_text().splitlines() if "==" in line],
+            "versions": [
+                line.split()[0] for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line
+            ],
             "absent": {},
             "measured": [],
         }

@@ -143,7 +143,7 @@ def running(
     # A short path: Ray makes sockets under it, whose names the kernel limits to 107 characters.
     with (
         tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile("w+", errors="replace") as log,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
     ):
         process = subprocess.Popen(  # noqa: S603 - programs of this folder, no shell
             ending_with_this_process(command),
