@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Serves stand-in weights in a kind cluster as overlays/cpu says: one verdict over gRPC, one over HTTP, and a rollout
-# while clients call. Needs docker, kind and kubectl, and disk for NVIDIA's image three times.
+# while clients call. Needs docker, kubectl, a kind with Kubernetes 1.34 or newer, and disk for NVIDIA's image three times.
 #   deploy/kubernetes/try_in_kind.sh         later: kind delete cluster --name deepfake
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -236,20 +236,57 @@ def test_the_patches_in_the_components_documents_can_be_applied(tmp_path: Path) 
     on = {
         "grpc-mtls": ("gpu-mtls",),
         "autoscaling-keda": ("gpu",),
+        "gateway": ("gpu", "gateway"),
         "mig": ("gpu",),
+        "model-image-volume": ("gpu", "model-image-volume"),
+        "model-pvc": ("gpu", "model-pvc"),
+        "monitoring": ("gpu",),
         "loadtest": ("gpu-mtls", "loadtest"),
+    }
+    # What ships in place of the user's own, and is gone with the document's first block.
+    placeholders = {
+        "gateway": r"gateway-system|deepfake(-grpc)?\.example\.com",
+        "model-image-volume": r"registry\.example\.com/deepfake-vs-real/model:",
+        "monitoring": r"git\.example\.com",
+        "loadtest": r"registry\.example\.com/deepfake-vs-real/loadtest:",
     }
     found = 0
     for component in COMPONENTS:
         readme = (KUBERNETES / "components" / component / "README.md").read_text()
-        for block in re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL):
+        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)):
             folder = tmp_path / str(found)
             folder.mkdir()
             rendering = render(folder, *on[component], **yaml.safe_load(block))
             found += 1
+            if number == 0 and component in placeholders:
+                assert not re.search(placeholders[component], "".join(rendering.documents)), component
             if "$patch: delete" in block:
                 assert rendering.of_kind("Certificate") == []
-    assert found == 5
+    assert found == 10
+
+
+def test_the_overlay_that_the_document_shows_can_be_applied(tmp_path: Path) -> None:
+    (block,) = re.findall(
+        r"^   ```yaml\n(.*?)^   ```", (KUBERNETES / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    shown = yaml.safe_load(block)
+    (overlay,) = shown.pop("resources")
+    triton = render(tmp_path, Path(overlay).name, **shown).triton
+    assert triton["image"] == "ghcr.io/newsroom/deepfake-server:2026-11-23"
+    assert [triton["resources"][kind]["cpu"] for kind in ("requests", "limits")] == ["4", "4"]
+
+
+def test_another_volume_of_weights_is_a_patch(tmp_path: Path) -> None:
+    readme = (KUBERNETES / "components" / "model-pvc" / "README.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (operation,) = re.findall(r"`(\{op: replace, path: /metadata/name.*?\})`", readme)
+    patch = yaml.safe_load(block)["patches"][0]
+    patch |= {"options": {"allowNameChange": True}, "patch": f"{patch['patch']}- {operation}\n"}
+    rendering = render(tmp_path, "gpu", "model-pvc", patches=[patch])
+    (claim,) = rendering.of_kind("PersistentVolumeClaim")
+    (volume,) = (found for found in rendering.triton_pod["volumes"] if found["name"] == "models")
+    assert claim["metadata"]["name"] == volume["persistentVolumeClaim"]["claimName"] == "models-2"
+    assert claim["spec"]["storageClassName"] == "shared-files"
 
 
 def test_each_resource_has_a_file_of_its_own() -> None:

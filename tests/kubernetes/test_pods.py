@@ -199,6 +199,12 @@ def test_docker_run_is_given_as_much_shared_memory() -> None:
     assert shared_memory_bytes(cpu=False) <= int(gigabytes) * UNITS["Gi"]
 
 
+def test_docker_stop_waits_as_long_as_triton_may_take() -> None:
+    (stop,) = re.findall(r"docker run .*--stop-timeout (\d+)", (ROOT / "deploy" / "README.md").read_text())
+    (exit_timeout,) = re.findall(r"--exit-timeout-secs=(\d+)", (ROOT / "deploy/docker/Dockerfile").read_text())
+    assert int(stop) >= int(exit_timeout) + UNLOADING_SECONDS
+
+
 @each
 def test_the_memory_limit_holds_all_that_can_be_in_memory_at_once(rendering: Rendering) -> None:
     cpu = rendering.overlay == "cpu"
