@@ -152,7 +152,7 @@ def test_files_beside_the_label_folders_are_named_and_left_out(
 
 
 def test_an_image_that_cannot_be_damaged_is_named_and_counted(evaluated: Evaluate, faces: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (66_000, 4)).save(faces / "Deepfake" / "wide.png")  # wider than a JPEG can be
+    Image.new("RGB", (65_520, 4)).save(faces / "Deepfake" / "wide.png")  # wider than a JPEG can be
     run = evaluated(faces, "--robustness")
     assert run.exit_code == 1
     assert "Not measured under JPEG 95: Deepfake/wide.png: " in run.stdout
