@@ -18,7 +18,7 @@ from ._images import AsyncBinaryFile, name_of, read_async
 from ._model_info import ModelInfo, Provenance
 from ._transports.base import AsyncTransport
 from ._transports.grpc import AsyncGRPCTransport
-from ._transports.kept import running_loop
+from ._transports.kept import cancelled_from_outside, running_loop
 from ._verdict import Failure, Verdict
 from .preprocessing import ImageSource, Pixels
 
@@ -211,7 +211,12 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
                 working = loop.run_in_executor(self._threads, step.run)
             except RuntimeError:
                 raise ClientClosedError("the client was closed") from None
-            return await working
+            try:
+                return await working
+            except asyncio.CancelledError:
+                if self.closed and not cancelled_from_outside():
+                    raise ClientClosedError("the client was closed") from None
+                raise
         if isinstance(step, Read):
             try:
                 return await asyncio.wait_for(read_async(step.file, step.max_bytes), step.timeout)

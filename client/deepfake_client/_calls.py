@@ -287,8 +287,9 @@ class Exchange:
             also_retry: kinds of errors that are retried for this call though they usually are not.
         """
         started = time.monotonic()
+        retry = RetryState(call.max_retries, also_retry, len(self.replicas.all))
         try:
-            answer = yield from self._attempts(call, method, ask, size, RetryState(call.max_retries, also_retry))
+            answer = yield from self._attempts(call, method, ask, size, retry)
         except DeepfakeError as error:
             self._report(call, method, images, started, error)
             raise

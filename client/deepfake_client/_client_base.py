@@ -78,6 +78,14 @@ class ClientBase(ABC, Generic[T]):
         if not isinstance(model, str) or not model or not isinstance(model_version, str):
             raise InvalidArgumentError("model must be a name and model_version text, as '1'")
         checked_count("max_connections", max_connections, 1)
+        kinds = (("limits", limits, ImageLimits), ("headers", headers, Mapping), ("tls", tls, TLSConfig))
+        for name, value, kind in kinds:
+            if value is not None and not isinstance(value, kind):
+                raise InvalidArgumentError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+        if not (token is None or isinstance(token, str) or callable(token)):
+            raise InvalidArgumentError(f"token must be text or a function, not {type(token).__name__}")
+        if not (on_request is None or callable(on_request)):
+            raise InvalidArgumentError(f"on_request must be a function, not {type(on_request).__name__}")
         self._defaults = CallDefaults(timeout, max_retries)
         self._identity = Identity(headers, token)
         self._connect: Callable[[], list[T]]

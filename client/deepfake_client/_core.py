@@ -75,7 +75,7 @@ class Core:
 
     def classify(self, image: ImageSource | AsyncBinaryFile, source: str | None, call: Call) -> Steps[Verdict]:
         """Decodes the image and asks for its verdict."""
-        call.source = source if source is not None else name_of(image)
+        call.source = name_of(image) if source is None else checked_source(source)
         prepared = yield from self.prepare_any(image, call.remaining())
         return (yield from self.classify_prepared(prepared, call.source, call))
 
@@ -100,7 +100,7 @@ class Core:
 
     def classify_pixels(self, pixels: object, source: str | None, call: Call, *, batch: bool) -> Steps[list[Verdict]]:
         """Asks for the verdicts of images that are preprocessed already."""
-        call.source = source
+        call.source = checked_source(source)
         if self.input.name != PIXELS:
             raise InvalidArgumentError("a client with decode='server' sends images, not pixels: use decode='client'")
         return (yield from self._verdicts(PreparedImage(tensor_of(checked_pixels(pixels, batch=batch)), None), call))
@@ -258,3 +258,10 @@ class Core:
 def _left(deadline: float) -> float:
     """Seconds to `deadline`, and a moment where there are none: no transport takes 0."""
     return max(deadline - time.monotonic(), 0.001)
+
+
+def checked_source(source: str | None) -> str | None:
+    """The name of an image, as the caller gives it; errors and results show it."""
+    if source is not None and not isinstance(source, str):
+        raise InvalidArgumentError(f"source must be text, not {type(source).__name__}")
+    return source

@@ -128,7 +128,7 @@ class ImageTooLargeError(ImageError):
 
 
 class ImageCorruptError(ImageError):
-    """The file begins as an image but is truncated or damaged. A part of an image never gets a verdict."""
+    """The file begins as an image but is damaged, or ends before the image does: the part gets no verdict."""
 
 
 class RequestError(DeepfakeError):

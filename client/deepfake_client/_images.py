@@ -415,6 +415,17 @@ _ignoring_lock = threading.Lock()
 _ignoring_threads = 0
 
 
+def _begin_anew() -> None:
+    """In a forked child the other threads are gone, and with them what they would undo."""
+    global _ignoring_lock, _ignoring_threads
+    _ignoring_lock, _ignoring_threads = threading.Lock(), 0
+    warnings.filters[:] = [entry for entry in warnings.filters if entry is not _IGNORED]  # type: ignore[index]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 @contextmanager
 def _pillow_warnings_ignored() -> Iterator[None]:
     """Ignores warnings raised inside Pillow while at least one thread is in this block.

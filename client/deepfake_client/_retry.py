@@ -21,13 +21,15 @@ class RetryState:
     Attributes:
         max_retries: attempts after the first; the deadline may end them earlier.
         also: kinds of errors that are retried for this call though they usually are not.
+        replicas: each may have a dead connection to be renewed.
     """
 
     max_retries: int
     also: tuple[type[DeepfakeError], ...] = ()
+    replicas: int = 1
     _retries: int = 0
     _last: DeepfakeError | None = field(default=None)
-    _renewed: bool = False
+    _renewals: int = 0
 
     def pause_after(self, error: DeepfakeError, remaining_seconds: float, *, failover: bool) -> float | None:
         """Seconds until the next attempt, or None when there is none and `cause_of(error)` is to be raised.
@@ -40,9 +42,9 @@ class RetryState:
                 what is wrong, not later that time ran out.
             failover: another replica stands ready; it is asked at once.
         """
-        if isinstance(error, StaleConnectionError) and not self._renewed:
+        if isinstance(error, StaleConnectionError) and self._renewals < self.replicas:
             # The connection is to blame, not the server: no pause, and not one of the retries.
-            self._renewed = True
+            self._renewals += 1
             return 0.0
         previous, self._last = self._last, error
         if not (error.retryable or isinstance(error, self.also)) or self._retries >= self.max_retries:

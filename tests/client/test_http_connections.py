@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
+import sys
 import threading
 import time
 import tracemalloc
@@ -15,17 +17,22 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import brotli
+import numpy as np
 import pytest
 from deepfake_client import (
+    AsyncDeepfakeClient,
     ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
+    DeepfakeClient,
     DeepfakeError,
+    ImageFormatError,
     InternalServerError,
     NotReadyError,
     OverloadedError,
     ProtocolError,
     RequestOutcome,
+    RequestRejectedError,
 )
 from deepfake_client.preprocessing import Pixels
 
@@ -349,3 +356,65 @@ def test_an_ipv6_address_is_reached(make_client: Make, pixels: Pixels) -> None:
 def test_a_host_name_that_cannot_be_one_is_a_typed_error(make_client: Make, pixels: Pixels, host: str) -> None:
     with pytest.raises(DeepfakeError):
         make_client(f"http://{host}", max_retries=0, timeout=5).classify_pixels(pixels)
+
+
+async def test_closing_ends_the_calls_whose_images_wait_to_be_decoded() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    class Slow:
+        def read(self, _size: int) -> bytes:
+            begun.set()
+            over.wait(10)
+            return b""
+
+    client = AsyncDeepfakeClient("http://127.0.0.1:9")
+    running = [asyncio.create_task(client.classify(Slow())) for _ in range(64)]
+    await asyncio.to_thread(begun.wait, 5)
+    await client.close()
+    over.set()
+    errors = await asyncio.gather(*running, return_exceptions=True)
+    assert {type(error) for error in errors} == {ClientClosedError, ImageFormatError}  # those that were being read
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell who cancelled a task")
+async def test_a_task_that_is_cancelled_while_the_client_closes_ends_as_cancelled(pixels: Pixels) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def respond(_handler: Handler, _body: bytes) -> None:
+        asked.set()
+        over.wait(10)
+
+    with serving(respond) as server:
+        client = AsyncDeepfakeClient(server.url)
+        running = asyncio.create_task(client.classify_pixels(pixels))
+        assert await asyncio.to_thread(asked.wait, 5)
+        closing = asyncio.create_task(client.close())
+        running.cancel()
+        over.set()
+        await asyncio.gather(running, closing, return_exceptions=True)
+        assert running.cancelled()
+
+
+def test_a_body_that_is_refused_before_it_is_read_is_a_refusal(pixels: Pixels) -> None:
+    """As a gateway does it: it answers 413 and resets the connection, with most of the body unread."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connections = 0
+
+        def refuse() -> None:
+            nonlocal connections
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                connections += 1
+                with connection:
+                    connection.recv(1024)
+                    connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    time.sleep(0.2)
+
+        threading.Thread(target=refuse, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with DeepfakeClient(url) as client, pytest.raises(RequestRejectedError, match="413"):
+            client.classify_batch(np.repeat(pixels[None], 64, axis=0))
+        assert connections == 1

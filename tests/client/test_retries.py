@@ -25,6 +25,7 @@ from deepfake_client import (
     UnknownModelError,
 )
 from deepfake_client._retry import RetryState
+from deepfake_client._transports.base import StaleConnectionError
 from deepfake_client._transports.errors import seconds_until
 from deepfake_client.preprocessing import Pixels
 
@@ -160,3 +161,9 @@ def test_a_closed_client_says_so(make_client: Make, fake: Fake, pixels: Pixels) 
     for call in (lambda: client.classify_pixels(pixels), client.model_info, client.ready):
         with pytest.raises(ClientClosedError):
             call()
+
+
+def test_a_dead_connection_to_each_replica_is_renewed_without_a_retry() -> None:
+    state = RetryState(max_retries=0, replicas=2)
+    dead = StaleConnectionError("silent")
+    assert [state.pause_after(dead, 30, failover=False) for _ in range(3)] == [0.0, 0.0, None]

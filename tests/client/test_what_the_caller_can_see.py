@@ -23,7 +23,7 @@ from deepfake_client import (
 )
 from deepfake_client.preprocessing import Pixels
 
-from tests.support.variants import AnyClient
+from tests.support.variants import AnyClient, client_of
 
 Make = Callable[..., AnyClient]
 Fake = Callable[..., Any]
@@ -177,3 +177,19 @@ def test_the_source_in_verdicts_and_errors_can_be_chosen(make_client: Make, fake
     named.name = "photo.jpg"
     with pytest.raises(DeepfakeError, match=r"^photo\.jpg: empty file$"):
         client.classify(named)
+
+
+@pytest.mark.parametrize("source", [7, b"photo.jpg", Path("photo.jpg")])
+def test_a_source_that_is_no_text_is_refused(make_client: Make, fake: Fake, pixels: Pixels, source: Any) -> None:
+    client = make_client(transport=fake())
+    with pytest.raises(InvalidArgumentError, match=f"source must be text, not {type(source).__name__}"):
+        client.classify_pixels(pixels, source=source)
+    with pytest.raises(InvalidArgumentError, match="source must be text"):
+        client.classify(b"", source=source)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("name", ["limits", "headers", "tls", "token", "on_request"])
+def test_a_setting_of_the_wrong_kind_is_refused_at_once(kind: str, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{name} must be .*not list"):
+        client_of(kind, "grpcs://triton", **{name: []})

@@ -19,7 +19,7 @@ from .._errors import ClientClosedError, DeadlineExceededError, DeepfakeError
 from . import grpc_codec as codec
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery
 from .grpc_channel import Connection, channel_credentials, connect
-from .kept import Lease, LoopBound, Patience, Shared, silent
+from .kept import Lease, LoopBound, Patience, Shared, cancelled_from_outside, silent
 
 
 class GRPCTransport:
@@ -112,7 +112,7 @@ class AsyncGRPCTransport:
             return answer
         except asyncio.CancelledError:
             # Closing a channel cancels its calls, which looks to the task as if it were cancelled itself.
-            if self._channels.closed:
+            if self._channels.closed and not cancelled_from_outside():
                 raise ClientClosedError("the client was closed") from None
             raise
         except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:

@@ -26,7 +26,7 @@ from .._errors import ClientClosedError, ConnectionFailedError, DeadlineExceeded
 from . import http_codec as codec
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, StaleConnectionError
 from .errors import from_http_failure
-from .kept import IDLE_SECONDS, SOCKET_OPTIONS, LoopBound, Patience, silent
+from .kept import IDLE_SECONDS, SOCKET_OPTIONS, LoopBound, Patience, cancelled_from_outside, silent
 
 # A replica whose address no longer answers must not take the whole deadline of a call.
 _CONNECT_SECONDS = 5.0
@@ -110,7 +110,8 @@ class HTTPTransport:
                 opened, began = connection.sock, time.monotonic()
                 limit = self._patience.seconds(_left(deadline)) if kept else _left(deadline)
                 connection.timeout = limit
-                with contextlib.suppress(BrokenPipeError):  # a server may refuse a body before it has all of it
+                # A server may refuse a body before it has all of it.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, self._path + path, body, headers, preload_content=False)
                 with contextlib.closing(connection.getresponse()) as response:
                     kept = False  # it lives: what fails from here on is the answer
@@ -139,6 +140,8 @@ class HTTPTransport:
             raise DeadlineExceededError("no connection was free before the deadline: raise max_connections")
         try:
             with self._lock:
+                if self._closed:
+                    raise ClientClosedError("the client was closed")
                 if self._idle and time.monotonic() - self._idle[-1][1] > IDLE_SECONDS:
                     self._drop_idle()
                 connection = self._idle.pop()[0] if self._idle else self._new()
@@ -274,7 +277,7 @@ class AsyncHTTPTransport:
             raise
         except asyncio.CancelledError:
             # Closing a session cancels the calls that wait for a connection, as if their tasks were cancelled.
-            if self._sessions.closed:
+            if self._sessions.closed and not cancelled_from_outside():
                 raise ClientClosedError("the client was closed") from None
             raise
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError, ValueError) as error:

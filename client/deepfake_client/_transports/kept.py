@@ -44,7 +44,10 @@ SOCKET_OPTIONS: list[tuple[int, int, int | bytes]] = [
 
 
 class Patience:
-    """How long a kept connection may stay silent before a call gives it up. A fresh one has all of the call's time."""
+    """How long a kept connection may stay silent before a call gives it up. A fresh one has all of the call's time.
+
+    gRPC's channels and aiohttp's sessions count as one connection, which is kept once it has answered.
+    """
 
     def __init__(self) -> None:
         self._longest = 0.0
@@ -133,6 +136,12 @@ def running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise InvalidArgumentError("no asyncio event loop runs here: use DeepfakeClient, which needs none") from None
+
+
+def cancelled_from_outside() -> bool:
+    """Whether somebody cancelled the task that runs; False on Python 3.10, which does not tell."""
+    task = asyncio.current_task()
+    return task is not None and hasattr(task, "cancelling") and task.cancelling() > 0
 
 
 class LoopBound(Shared[T]):
