@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 from ._errors import ClientClosedError, InvalidArgumentError, VerdictLogError
 from ._tensors import ImageDigest
 from ._verdict import Verdict
+
+LOCK_SECONDS = 5.0
 
 
 class VerdictLog:
@@ -62,13 +66,34 @@ class VerdictLog:
         """Opens the file each time, since it may have been rotated; writes once, since others may write too."""
         file = self._open()
         try:
-            size = os.fstat(file).st_size
-            if size > 0 and os.pread(file, 1, size - 1) != b"\n":
-                lines = b"\n" + lines  # what a full disk cut off must not run into this line
-            if os.write(file, lines) < len(lines):
-                raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
+            with _locked(file):  # else a line that another writer is just adding looks cut off
+                size = os.fstat(file).st_size
+                if size > 0 and os.pread(file, 1, size - 1) != b"\n":
+                    lines = b"\n" + lines  # what a full disk cut off must not run into this line
+                if os.write(file, lines) < len(lines):
+                    raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
         finally:
             os.close(file)
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    import fcntl  # not on Windows, where the library works without a log
+
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                reason = f"another program has held its lock (flock) for over {LOCK_SECONDS:g} s"
+                raise OSError(errno.EWOULDBLOCK, reason) from None
+            time.sleep(0.0005)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile keeps the file open, and must not keep the lock
 
 
 def _entry(time: str, verdict: Verdict, digest: ImageDigest) -> dict[str, Any]:

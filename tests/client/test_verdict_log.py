@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import logging.config
 import resource
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,7 @@ from deepfake_client import (
     InvalidArgumentError,
     OverloadedError,
     VerdictLogError,
+    _verdict_log,
 )
 from deepfake_client.preprocessing import Pixels, load_image, to_pixels
 from PIL import Image
@@ -125,6 +127,31 @@ def test_many_callers_of_two_clients_do_not_mix_their_lines(
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: clients[number % 2].classify_pixels(pixels), range(400)))
     assert len({entry["request_id"] for entry in entries(log)}) == 400
+
+
+def test_a_line_that_another_writer_is_just_adding_is_not_taken_for_a_torn_one(log: Path, pixels: Pixels) -> None:
+    with log.open("ab", buffering=0) as other, DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b'{"request_id": "other')  # the kernel shows a line that spans two pages as two parts
+        with ThreadPoolExecutor() as pool:
+            mine = pool.submit(client.classify_pixels, pixels, request_id="mine")
+            assert not wait([mine], timeout=0.2).done
+            other.write(b'"}\n')
+            fcntl.flock(other, fcntl.LOCK_UN)
+    assert [entry["request_id"] for entry in entries(log)] == ["other", "mine"]
+
+
+def test_a_log_that_another_program_does_not_let_go_gives_no_verdict(
+    make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_verdict_log, "LOCK_SECONDS", 0.1)
+    client = make_client(transport=fake(), verdict_log=log)
+    with log.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(VerdictLogError, match=r"cannot be written: another program has held its lock .* 0\.1 s"):
+            client.classify_pixels(pixels)
+    client.classify_pixels(pixels)
+    assert len(entries(log)) == 1
 
 
 def test_a_log_that_was_rotated_is_begun_anew(make_client: Make, fake: Fake, log: Path, pixels: Pixels) -> None:
