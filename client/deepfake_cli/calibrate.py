@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import click
+from deepfake_client.preprocessing import Decoding
 
 from .console import fail, image_bar, say, tell
 from .evaluate import evaluation_errors
-from .options import GivenPath, Server, concurrency_option, server_options
+from .options import GivenPath, Server, concurrency_option, decoding_option, server_options
 
 _SHOWN = 20  # files without a verdict that are named
 
@@ -35,7 +36,8 @@ _SHOWN = 20  # files without a verdict that are named
     help="Highest share of photos that may be called Deepfake, and of deepfakes that may be called Real one.",
 )
 @concurrency_option
-def command(folder: Path, server: Server, output: Path, rate: float, concurrency: int) -> None:
+@decoding_option
+def command(folder: Path, server: Server, output: Path, rate: float, concurrency: int, decoding: Decoding) -> None:
     """Fit a decision policy to the images in DIR, one folder for each label.
 
     Exits with 1 when some files got no verdict; the policy is then fitted to the others.
@@ -50,9 +52,9 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
         fail(f"{output}: a folder; name a file with --output", status=2)
     with evaluation_errors():
         require_folders(folder, output)
-        with server.ready_client() as client:
+        with server.ready_client(decoding=decoding) as client:
             beside = output.with_name(f"{output.name}.answers.jsonl")
-            with open_run(client, folder, beside, concurrency=concurrency) as run:
+            with open_run(client, folder, beside, concurrency=concurrency, decoding=decoding) as run:
                 require_labels(run.model)
                 for label in run.folder.labels:
                     require_enough(label, run.folder.count(label), rate)

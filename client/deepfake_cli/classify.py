@@ -13,9 +13,10 @@ from typing import Any, TextIO
 import click
 from deepfake_client import DeepfakeError, Failure, ImageLimits, PolicyMismatchError, Verdict
 from deepfake_client._images import list_files
+from deepfake_client.preprocessing import Decoding
 
 from .console import fail, image_bar, writable_stdout
-from .options import GivenPath, Server, concurrency_option, file_option, server_options
+from .options import GivenPath, Server, concurrency_option, decoding_option, file_option, server_options
 
 ERROR = "error"
 _DECISION_WIDTH = len("Deepfake")  # the longest one
@@ -117,10 +118,18 @@ STDIN = Path("-")
     help="What is written to stdout.",
 )
 @concurrency_option
+@decoding_option
 @file_option(
     "--policy", "Written by `deepfake calibrate`; adds a decision to each verdict: Deepfake, Real one or unsure."
 )
-def command(paths: tuple[Path, ...], server: Server, format_name: str, concurrency: int, policy: Path | None) -> None:
+def command(
+    paths: tuple[Path, ...],
+    server: Server,
+    format_name: str,
+    concurrency: int,
+    decoding: Decoding,
+    policy: Path | None,
+) -> None:
     """Tell for each image, and each file of each folder, whether it is a deepfake.
 
     The PATH - stands for one image on the standard input. Exits with 0 when every file got a verdict, with 1 when some did not.
@@ -129,7 +138,7 @@ def command(paths: tuple[Path, ...], server: Server, format_name: str, concurren
         raise click.UsageError("- is given twice, and the standard input can be read only once")
     stdout = writable_stdout()
     try:
-        with server.ready_client(policy=policy) as client:
+        with server.ready_client(policy=policy, decoding=decoding) as client:
             writer = WRITERS[format_name](stdout, client.model_info().labels, decisions=policy is not None)
             total, failed = _write(
                 client.classify_many(map(_image, _files(paths)), concurrency=concurrency), writer, paths

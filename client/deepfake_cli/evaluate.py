@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DecisionPolicy, DeepfakeError
+from deepfake_client.preprocessing import Decoding
 
 from .console import INTERRUPTED, StepProgress, fail, image_bar, say, tell, writable_stdout
-from .options import GivenPath, Server, concurrency_option, file_option, server_options
+from .options import GivenPath, Server, concurrency_option, decoding_option, file_option, server_options
 
 if TYPE_CHECKING:
     from deepfake_deploy.export import Progress
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     help="Compare with this one; by default with the one that the server's provenance names.",
 )
 @concurrency_option
+@decoding_option
 def command(
     images: Path,
     server: Server,
@@ -51,6 +53,7 @@ def command(
     reference: bool,
     reference_model: str | None,
     concurrency: int,
+    decoding: Decoding,
 ) -> None:
     """Measure how good the served model is on a folder of labelled images.
 
@@ -72,8 +75,8 @@ def command(
     with evaluation_errors():
         require_folders(images, output)
         with (
-            server.ready_client() as client,
-            open_run(client, images, output / ANSWERS, concurrency=concurrency) as run,
+            server.ready_client(decoding=decoding) as client,
+            open_run(client, images, output / ANSWERS, concurrency=concurrency, decoding=decoding) as run,
         ):
             compared = _reference(run, reference_model) if reference or reference_model else None
             unmeasured = _evaluate(run, output, policy, compared, robustness=robustness)
@@ -147,6 +150,8 @@ def _evaluate(
     sample = collect(predictions, run.model.labels)
     measures = measure(sample)
     parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
+    if run.decoding != "exact":
+        parts.append(report.Part("decoding", run.decoding, f"Images were decoded with --decoding {run.decoding}"))
     rows = []
     if robustness:
         with image_bar("Classifying damaged images", sample.images * len(DAMAGES)) as advance:

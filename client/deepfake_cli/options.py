@@ -48,6 +48,14 @@ concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight."
 )
 
+decoding_option = click.option(
+    "--decoding",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    show_default=True,
+    help="fast: several times as fast for JPEGs from 896 × 896 pixels, and a few grey levels off.",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:

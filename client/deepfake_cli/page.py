@@ -8,21 +8,25 @@ from pathlib import Path
 
 import click
 from deepfake_client import DeepfakeError, ImageLimits
+from deepfake_client.preprocessing import Decoding
 
 from .console import fail, say, waiting
-from .options import Server, file_option, server_options
+from .options import Server, decoding_option, file_option, server_options
 
 
 @click.command()
 @server_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 picks a free one.")
+@decoding_option
 @file_option("--policy", "Written by `deepfake calibrate`; the page then says `unsure` where it does not decide.")
 @file_option(
     "--verdict-log",
     "Append a JSON line for each verdict: time, SHA-256 of the image, scores, model; no image and no file name.",
 )
-def command(server: Server, host: str, port: int, policy: Path | None, verdict_log: Path | None) -> None:
+def command(
+    server: Server, host: str, port: int, decoding: Decoding, policy: Path | None, verdict_log: Path | None
+) -> None:
     """Serve the web page in front of a running Triton, in the foreground, until Ctrl-C or SIGTERM."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="deepfake: %(message)s")
     from deepfake_page.server import PortError, bind, is_loopback, run_until_stopped, url_of
@@ -31,7 +35,7 @@ def command(server: Server, host: str, port: int, policy: Path | None, verdict_l
     limits = ImageLimits()
     try:
         # A person waits: after three retries the page says what is wrong in place of trying on.
-        client = server.client(max_retries=3, limits=limits, policy=policy, verdict_log=verdict_log)
+        client = server.client(max_retries=3, limits=limits, decoding=decoding, policy=policy, verdict_log=verdict_log)
         listener = bind(host, port)
     except (DeepfakeError, PortError) as error:
         fail(str(error))

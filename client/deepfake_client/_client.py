@@ -37,6 +37,9 @@ class DeepfakeClient(ClientBase[Transport]):
         decode: "client" decodes and resizes images here and sends their pixels, 150,528 bytes each. "server" sends the
             encoded images; the server must have the ensemble `deepfake_vs_real_image`. Verdicts and errors are the
             same. `classify_pixels` and `classify_batch` need "client".
+        decoding: how the client decodes, where `decode` says who does. "exact" gives the pixels of transformers to the
+            bit. "fast" has libjpeg scale down JPEGs with no side under 896 pixels: several times as fast, a few grey
+            levels off. On the server, the parameter `decoding` of `image_decoder` decides.
         model, model_version: what to ask, `deepfake_vs_real` or, for "server", `deepfake_vs_real_image` by default;
             version "" leaves it to the server (its highest, by default).
         timeout: seconds that a call may take in all, retries and pauses included.

@@ -31,7 +31,7 @@ from ._replicas import ReplicaSet
 from ._tensors import Decode, input_for, require_several
 from ._transports.base import AnyTransport, AsyncTransport, Transport
 from ._verdict_log import VerdictLog
-from .preprocessing import ImageLimits
+from .preprocessing import Decoding, ImageLimits
 
 T = TypeVar("T", Transport, AsyncTransport)
 
@@ -58,6 +58,7 @@ class ClientBase(ABC, Generic[T]):
         url: str | Sequence[str] | None = None,
         *,
         decode: Decode = "client",
+        decoding: Decoding = "exact",
         model: str | None = None,
         model_version: str = "",
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
@@ -73,7 +74,7 @@ class ClientBase(ABC, Generic[T]):
         transport: T | Sequence[T] | None = None,
     ) -> None:
         """See the class."""
-        model_input = input_for(decode)
+        model_input = input_for(decode, decoding)
         model = model_input.model if model is None else model
         if not isinstance(model, str) or not model or not isinstance(model_version, str):
             raise InvalidArgumentError("model must be a name and model_version text, as '1'")

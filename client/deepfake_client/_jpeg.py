@@ -6,10 +6,15 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+
 START_OF_SCAN = 0xDA
 _END_OF_IMAGE = b"\xff\xd9"
 # The other three of these sixteen are tables (DHT, DAC) and JPG, which is reserved.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Huffman-coded DCT. Pillow writes past its buffer where a lossless one, which libjpeg does not scale, is to be scaled.
+_SCALABLE = frozenset({0xC0, 0xC1, 0xC2})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # In entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), by a restart marker or by a fill byte; anything else
 # ends the scan (ITU-T T.81, B.1.1.2).
@@ -38,6 +43,20 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
         if marker == _END_OF_IMAGE[1]:
             break
         position += int.from_bytes(data[position : position + 2], "big")
+
+
+def scale_down(image: ImageFile, data: bytes, least: int) -> tuple[float, float, float, float] | None:
+    """Has libjpeg decode a JPEG at a half, a quarter or an eighth, so that no side is under `least` pixels.
+
+    Returns the box of the picture within it, as the sides are rounded up; None if the image stays as it is.
+    """
+    if not isinstance(image, JpegImageFile) or min(image.size) < 2 * least:
+        return None
+    frame = next((marker for marker, _ in segments(data) if marker in _START_OF_FRAME), None)
+    if frame not in _SCALABLE:
+        return None
+    scaled = image.draft(None, (least, least))  # None: in its own colours
+    return scaled and scaled[1]
 
 
 def endings(data: bytes) -> list[bytes] | None:

@@ -17,7 +17,16 @@ from PIL import Image
 from ._errors import DeepfakeError, InvalidArgumentError, ProtocolError
 from ._images import AsyncBinaryFile, name_of, read_encoded
 from ._transports.base import Tensor
-from .preprocessing import IMAGE_SIZE, ImageLimits, ImageSource, Pixels, load_image, to_pixels
+from .preprocessing import (
+    IMAGE_SIZE,
+    Decoding,
+    ImageLimits,
+    ImageSource,
+    Pixels,
+    checked_decoding,
+    load_image,
+    to_pixels,
+)
 
 #: The contract between this client and the model repository.
 PIXELS = "pixels"
@@ -162,8 +171,11 @@ class PixelsInput(ModelInput):
     model = "deepfake_vs_real"
     name = PIXELS
 
+    def __init__(self, decoding: Decoding = "exact") -> None:
+        self._decoding = decoding
+
     def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:
-        return self.from_pixels(to_pixels(load_image(content, limits=limits)))
+        return self.from_pixels(to_pixels(load_image(content, limits=limits, decoding=self._decoding)))
 
     def from_pixels(self, pixels: Pixels) -> Tensor:
         return tensor_of(pixels[np.newaxis])
@@ -191,9 +203,14 @@ class EncodedInput(ModelInput):
         return self.from_pixels(np.zeros((1, 1, 3), np.uint8))
 
 
-def input_for(decode: Decode) -> ModelInput:
+def input_for(decode: Decode, decoding: Decoding) -> ModelInput:
     if decode == "client":
-        return PixelsInput()
+        return PixelsInput(checked_decoding(decoding))
     if decode == "server":
+        if checked_decoding(decoding) != "exact":
+            raise InvalidArgumentError(
+                "decoding='fast' is for a client that decodes (decode='client'); with decode='server' the parameter "
+                "`decoding` of the server's image_decoder decides"
+            )
         return EncodedInput()
     raise InvalidArgumentError(f"decode must be 'client' or 'server', not {decode!r:.40}")

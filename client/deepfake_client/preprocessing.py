@@ -6,14 +6,15 @@ and the resize of its SigLIP processor (Pillow, bilinear with antialias, aspect 
 applied and transparency is dropped, not blended, because the model was trained on pixels made that way.
 
 One thing differs. transformers clips grey of more than eight bits at 255, which makes it all white. Here 16-bit grey is
-scaled to eight bits like 16-bit colour, by its high byte, and 32-bit and float pixels are refused.
+scaled to eight bits like 16-bit colour, by its high byte, and 32-bit and float pixels are refused. `decoding="fast"`
+differs too, by a few grey levels, for large JPEGs alone.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union
+from typing import Any, Literal, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from PIL import Image
 
 from ._errors import DeepfakeError, InvalidArgumentError, bare
 from ._image_limits import require_pixels
-from ._images import BinaryFile, decode, name_of, read_encoded, upright_rgb
+from ._images import RESAMPLING, BinaryFile, decode, name_of, read_encoded, upright_rgb
 
 __all__ = ["IMAGE_SIZE", "ImageLimits", "ImageSource", "Pixels", "load_image", "to_pixels"]
 
@@ -35,6 +36,16 @@ Pixels: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryFile, Image.Image, NDArray[np.uint8]
 ]
+
+#: How files are decoded: "exact", or "fast", which has libjpeg scale large JPEGs down while it decodes them.
+Decoding: TypeAlias = Literal["exact", "fast"]
+
+
+def checked_decoding(decoding: object) -> Decoding:
+    """`decoding`, where it is one of the two; else `InvalidArgumentError`."""
+    if decoding == "exact" or decoding == "fast":
+        return decoding
+    raise InvalidArgumentError(f"decoding must be 'exact' or 'fast', not {decoding!r:.40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +72,17 @@ class ImageLimits:
 _DEFAULT_LIMITS = ImageLimits()
 
 
-def load_image(source: ImageSource, *, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
+def load_image(
+    source: ImageSource, *, limits: ImageLimits = _DEFAULT_LIMITS, decoding: Decoding = "exact"
+) -> Image.Image:
     """Reads an image as RGB, upright by its EXIF orientation, the first frame of an animation.
 
     Args:
         source: a path, the encoded bytes, a binary file object (read from where it stands, not closed), a PIL image,
             or a uint8 array of shape (height, width, 3), RGB.
         limits: largest size accepted, in bytes and in pixels.
+        decoding: "fast" decodes an encoded JPEG with no side under 896 pixels at a half, a quarter or an eighth, of
+            448 pixels at least, and resizes it to 224 × 224. All else is the same to the bit as with "exact".
 
     Returns:
         A PIL image of mode "RGB"; the one given where it is RGB and upright already.
@@ -78,14 +93,15 @@ def load_image(source: ImageSource, *, limits: ImageLimits = _DEFAULT_LIMITS) ->
             or of 32-bit or float pixels, of which no range is stated.
         ImageTooLargeError: over `limits`, or a side over 65,535 pixels.
         ImageCorruptError: damaged or truncated. A JPEG that lacks only its end marker is decoded.
-        InvalidArgumentError: `source` is none of the above.
+        InvalidArgumentError: `source` or `decoding` is none of the above.
     """
+    fast_to = IMAGE_SIZE if checked_decoding(decoding) == "fast" else 0
     try:
         if isinstance(source, Image.Image):
             return upright_rgb(source, limits.max_pixels)
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
-        return decode(read_encoded(source, limits.max_bytes), limits.max_pixels)
+        return decode(read_encoded(source, limits.max_bytes), limits.max_pixels, fast_to)
     except DeepfakeError as error:
         error.source = name_of(source)
         raise bare(error) from None
@@ -98,7 +114,7 @@ def to_pixels(image: Image.Image) -> Pixels:
     scales to floats.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return np.array(rgb.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR), dtype=np.uint8)
+    return np.array(rgb.resize((IMAGE_SIZE, IMAGE_SIZE), RESAMPLING), dtype=np.uint8)
 
 
 def _from_array(array: NDArray[Any], limits: ImageLimits) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 
 from deepfake_client import DeepfakeClient, DeepfakeError, ImageError, ImageLimits, Provenance, Verdict
 from deepfake_client._images import read_encoded
-from deepfake_client.preprocessing import load_image, to_pixels
+from deepfake_client.preprocessing import Decoding, load_image, to_pixels
 from PIL import Image
 
 from . import InputError, ModelChangedError, UnansweredError
@@ -91,13 +91,20 @@ class EvaluationRun:
     Attributes:
         model: what answers.
         folder: the images.
+        decoding: the client's; damaged images are decoded exactly, before the damage.
         notes: what a person should know of earlier answers, and of files that are left out.
     """
 
     def __init__(
-        self, client: DeepfakeClient, model: ServedModel, folder: LabelledFolder, journal: Journal, concurrency: int
+        self,
+        client: DeepfakeClient,
+        model: ServedModel,
+        folder: LabelledFolder,
+        journal: Journal,
+        concurrency: int,
+        decoding: Decoding,
     ) -> None:
-        self.model, self.folder = model, folder
+        self.model, self.folder, self.decoding = model, folder, decoding
         self.notes = [note for note in (journal.note, folder.left_out_note) if note]
         self._client, self._journal, self._concurrency = client, journal, concurrency
 
@@ -111,7 +118,9 @@ class EvaluationRun:
             ModelChangedError: it began to serve something else; the answers of this pass are forgotten.
             OutputError: an answer could not be written.
         """
-        return self._pass((_Photo(self.folder.path, file) for file in self.folder.files), "", advance)
+        # Answers are found again by this name, and those to images that were decoded otherwise are others.
+        name = "" if self.decoding == "exact" else f"decoding {self.decoding}"
+        return self._pass((_Photo(self.folder.path, file) for file in self.folder.files), name, advance)
 
     def classify_damaged(
         self,
@@ -242,8 +251,12 @@ class _Photo:
 
 
 @contextmanager
-def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency: int = 16) -> Iterator[EvaluationRun]:
+def open_run(
+    client: DeepfakeClient, images: Path, answers: Path, *, concurrency: int = 16, decoding: Decoding = "exact"
+) -> Iterator[EvaluationRun]:
     """Begin to evaluate the folder `images`, or go on with it; `answers` is the file of what was answered.
+
+    `decoding` is that of `client`.
 
     Raises:
         InputError: the folder cannot be used with this model, or `answers` cannot be written.
@@ -253,7 +266,7 @@ def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency
     model = ask_model(client)
     folder = LabelledFolder(images, model.labels)
     with open_journal(answers, model.identity()) as journal:
-        yield EvaluationRun(client, model, folder, journal, concurrency)
+        yield EvaluationRun(client, model, folder, journal, concurrency, decoding)
 
 
 def ask_model(client: DeepfakeClient) -> ServedModel:

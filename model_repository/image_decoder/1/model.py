@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from deepfake_client import DeepfakeError, ImageTooLargeError
-from deepfake_client.preprocessing import ImageLimits, Pixels, load_image, to_pixels
+from deepfake_client.preprocessing import ImageLimits, Pixels, checked_decoding, load_image, to_pixels
 
 
 class TritonPythonModel:
     """One instance: a process with a thread for each CPU that is its share."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the limits from the configuration's parameters `max_bytes` and `max_pixels`."""
+        """Read the configuration's parameters `max_bytes`, `max_pixels` and `decoding`."""
         config = json.loads(args["model_config"])
         parameters = config["parameters"]
         self._limits = ImageLimits(
             max_bytes=int(parameters["max_bytes"]["string_value"]),
             max_pixels=int(parameters["max_pixels"]["string_value"]),
         )
+        self._decoding = checked_decoding(parameters["decoding"]["string_value"])
         threads = threads_of_each(config["instance_group"], _usable_cpus())
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Should this process die, Triton would stay alive, 2.51 even «ready», and fail its requests (server #7230, #8604).
@@ -49,7 +50,7 @@ class TritonPythonModel:
     def _decode(self, image: bytes) -> Pixels | DeepfakeError:
         """The pixels of one image, or what is wrong with it."""
         try:
-            return to_pixels(load_image(image, limits=self._limits))
+            return to_pixels(load_image(image, limits=self._limits, decoding=self._decoding))
         except DeepfakeError as error:
             return error
         except MemoryError:
