@@ -103,3 +103,13 @@ def jpeg_of_scans(progressive: bytes, scans: int) -> bytes:
     starts = [match.start() for match in re.finditer(rb"\xff\xda", progressive)] + [len(progressive) - 2]
     begin, end = min(itertools.pairwise(starts), key=lambda span: span[1] - span[0])
     return progressive[:end] + progressive[begin:end] * scans + progressive[end:]
+
+
+def lossless_jpeg(width: int, height: int) -> bytes:
+    """A grey JPEG of the lossless kind (SOF3), which libjpeg decodes but never scales down."""
+    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
+    one_code = bytes([0, 1]) + bytes(15) + b"\0"  # "no difference", which is the bit 0
+    scan = bytes([1, 1, 0, 1, 0, 0])  # each pixel is predicted by the one before it
+    parts = ((0xC3, frame), (0xC4, one_code), (0xDA, scan))
+    header = b"".join(struct.pack(">BBH", 0xFF, marker, len(part) + 2) + part for marker, part in parts)
+    return b"\xff\xd8" + header + bytes((width * height + 7) // 8) + b"\xff\xd9"
