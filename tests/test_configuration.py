@@ -69,6 +69,11 @@ def test_deepfake_serve_has_turns_on_a_cpu_alone(cpu: bool) -> None:
 
 
 @with_and_without_gpu
+def test_the_decoder_decodes_exactly_unless_it_is_told_otherwise(cpu: bool) -> None:
+    assert configuration("image_decoder", cpu=cpu).parameters["decoding"].string_value == "exact"
+
+
+@with_and_without_gpu
 def test_both_steps_take_as_many_images_at_once_as_the_ensemble(cpu: bool) -> None:
     """Triton refuses to load an ensemble that takes more than one of its steps."""
     decoder, classifier, ensemble = (

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from deepfake_client import DeepfakeClient, DeepfakeError, FakeTransport, InternalServerError
+from deepfake_client.preprocessing import Decoding
 from deepfake_evaluation import InputError, ModelChangedError, OutputError, UnansweredError
 from deepfake_evaluation.journal import open_journal
 from deepfake_evaluation.measures import collect, measure
@@ -45,13 +46,18 @@ def server(**options: Any) -> FakeTransport:
 
 
 @contextmanager
-def running(transport: FakeTransport, folder: Path, answers: Path) -> Iterator[EvaluationRun]:
-    with DeepfakeClient(transport=transport, max_retries=0) as client, open_run(client, folder, answers) as run:
+def running(
+    transport: FakeTransport, folder: Path, answers: Path, decoding: Decoding = "exact"
+) -> Iterator[EvaluationRun]:
+    with (
+        DeepfakeClient(transport=transport, max_retries=0, decoding=decoding) as client,
+        open_run(client, folder, answers, decoding=decoding) as run,
+    ):
         yield run
 
 
-def classify(transport: FakeTransport, folder: Path, answers: Path) -> list[Prediction]:
-    with running(transport, folder, answers) as run:
+def classify(transport: FakeTransport, folder: Path, answers: Path, decoding: Decoding = "exact") -> list[Prediction]:
+    with running(transport, folder, answers, decoding) as run:
         return list(run.classify())
 
 
@@ -86,6 +92,17 @@ def test_nothing_is_asked_twice(folder: Path, answers: Path) -> None:
     assert len(first.requests) == 20
     assert classify(second, folder, answers) == before
     assert second.requests == []
+
+
+def test_answers_to_exact_pixels_are_not_taken_for_those_to_fast_ones(folder: Path, answers: Path) -> None:
+    (folder / LABELS[0] / "large.jpg").write_bytes(encoded(photo_like(1400, 1000, 7), "JPEG"))
+    exact, fast = (classify(server(), folder, answers, decoding) for decoding in ("exact", "fast"))
+    (other,) = [one.file for one, another in zip(exact, fast, strict=True) if one != another]
+    assert other == "Deepfake/large.jpg"
+    again = server()
+    assert classify(again, folder, answers, "fast") == fast
+    assert classify(again, folder, answers, "exact") == exact
+    assert again.requests == []
 
 
 def test_an_image_edited_to_the_same_size_and_time_is_asked_for_again(folder: Path, answers: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from deepfake_client.preprocessing import load_image, to_pixels
-from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 from tritonclient.utils import InferenceServerException
 
 from tests.support.calls import BareClient
 from tests.support.pictures import encoded, photo_like, save_varied, with_alpha
+from tests.support.servers import running
 
 MODES = ("RGB", "L", "CMYK", "RGBA", "P")
 
@@ -144,3 +146,30 @@ def test_an_image_over_the_limit_of_pixels_is_refused_by_its_header(triton: Embe
     with BareClient(triton.grpc_url) as client, pytest.raises(InferenceServerException, match="pixels") as refused:
         client.classify_image(bomb)
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def decoding(repository: Path, target: Path, value: str) -> Path:
+    """A copy of the decoder alone, with another value of its parameter `decoding`."""
+    folder = shutil.copytree(repository / "image_decoder", target / "image_decoder")
+    for path in folder.glob("**/*.pbtxt"):
+        text = path.read_text()
+        assert text.count('string_value: "exact"') == 1
+        path.write_text(text.replace('string_value: "exact"', f'string_value: "{value}"'))
+    return target
+
+
+@pytest.mark.slow
+def test_a_decoder_told_to_be_fast_makes_the_pixels_of_a_client_that_is(repository: Path, tmp_path: Path) -> None:
+    photos = [encoded(photo_like(*size, 5), "JPEG") for size in ((1500, 1203), (640, 480))]
+    with running(decoding(repository, tmp_path, "fast")) as server, BareClient(server.grpc_url) as client:
+        decoded = [client.infer("image_decoder", client.image(photo), ("pixels",))[0][0] for photo in photos]
+    for pixels, photo in zip(decoded, photos, strict=True):
+        np.testing.assert_array_equal(pixels, to_pixels(load_image(photo, decoding="fast")))
+    assert not np.array_equal(decoded[0], to_pixels(load_image(photos[0])))
+
+
+@pytest.mark.slow
+def test_a_decoder_told_anything_else_does_not_load_and_says_why(repository: Path, tmp_path: Path) -> None:
+    told = r"image_decoder.*decoding must be 'exact' or 'fast', not 'quick'"
+    with pytest.raises(EmbeddedTritonError, match=told), running(decoding(repository, tmp_path, "quick")):
+        pass
