@@ -21,7 +21,7 @@ HOST ?= grpc://127.0.0.1:8001,http://127.0.0.1:8000
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults dashboard observe overload loadtest capacity tune ceiling gpu peers referee cost figures lint format serve scan clean
+.PHONY: help demo test test-all faults dashboard observe overload loadtest capacity tune ceiling gpu peers referee cost decoding figures lint format serve scan clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +73,9 @@ gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC
 
 cost: $(VENV)/.dev ## the client's processor time beside bare tritonclient, at a server that runs (`make serve`)
 	@$(BIN)/python -m loadtests.studies.cost $(ARGS)
+
+decoding: $(VENV)/.dev ## what a photo costs to decode, exactly and fast, and what fast decoding changes
+	@$(BIN)/python -m loadtests.studies.decoding $(ARGS)
 
 figures: $(VENV)/.dev ## write the figures of loadtests/results into the README
 	@$(BIN)/python -m loadtests.summary $(ARGS)

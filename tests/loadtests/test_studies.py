@@ -12,13 +12,14 @@ import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision
 
-from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
+from loadtests.studies import ceiling, cost, decoding, gpu, overload, referee, tune
 from loadtests.studies.serving import read_configuration
 from loadtests.studies.table import figure, markdown_table, ratio, shown, write_result
 from loadtests.studies.worker import bare_model
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
 from loadtests.traffic.loops import Sample
 from tests.support.metrics import metric
+from tests.support.pictures import encoded, photo_like
 from tests.support.project import ROOT
 
 RESULTS = ROOT / "loadtests" / "results"
@@ -275,6 +276,30 @@ def test_the_clients_cost_is_measured_beside_bare_tritonclient(
     callers = result(tmp_path, "cost")["callers"]
     assert set(callers) == {"gRPC, threads", "HTTP, threads", "gRPC, asyncio", "HTTP, asyncio"}
     assert all(each["ours"]["cpu_ms"]["median"] > 0 for each in callers.values())
+
+
+@pytest.mark.slow
+def test_decoding_is_measured_by_size_of_photo(
+    checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MEGAPIXELS", (0.3, 2))
+    model = ["--model", str(checkpoint), "--repository", str(repository), "--images", "4"]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        (photos / f"{seed}.png").write_bytes(encoded(photo_like(120, 100, seed), "PNG"))
+    for arguments, photos_told in ((model, "4 of each size, drawn"), ([*model, "--photos", str(photos)], "2 of each")):
+        assert run(decoding, tmp_path, monkeypatch, *arguments) == 0
+        found = result(tmp_path, "decoding")
+        assert found["photos"].startswith(photos_told)
+        small, large = found["sizes"]["0.3"], found["sizes"]["2"]
+        assert (small["largest_pixel_difference"], small["largest_probability_difference"]) == (0, 0.0)
+        assert 0 < large["largest_pixel_difference"] < 32
+        assert large["largest_probability_difference"] > 0
+        assert all(large[each]["images_per_second"]["median"] > 0 for each in ("exact", "fast"))
+    assert "| 0 (0.00) | 0.0000 | 0 |" in (tmp_path / "decoding.md").read_text()
+    (tmp_path / "empty").mkdir()
+    assert run(decoding, tmp_path, monkeypatch, *model, "--photos", str(tmp_path / "empty")) == 1
 
 
 def record(*requests: tuple[float, float]) -> dict[str, Any]:
