@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from deepfake_client import DeepfakeClient, FakeTransport
+from deepfake_client import DeepfakeClient, FakeTransport, ImageError
 from deepfake_client._images import list_files
-from deepfake_client.preprocessing import Decoding, load_image, to_pixels
+from deepfake_client.preprocessing import Decoding, ImageSource, load_image, to_pixels
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.torchscript import deserialise
 from PIL import Image
@@ -41,9 +42,9 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     sources = drawn() if options.photos is None else list_files(options.photos)
-    photos = [load_image(source) for source in islice(sources, options.images)]
+    photos = list(islice(_readable(sources), options.images))
     if not photos:
-        raise ValueError(f"{options.photos}: no files in it")
+        raise ValueError(f"{options.photos}: no images in it")
     with exported(options, [Precision.FP32], folder) as (_, repositories):
         file = model_file(repositories[Precision.FP32])
         model = deserialise(file.read_bytes(), torch.device("cpu"))
@@ -52,6 +53,12 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         "photos": f"{len(photos)} of each size, {'drawn' if options.photos is None else 'given'}",
         "sizes": {f"{size:g}": _measure_size(photos, size, model, options.rounds) for size in MEGAPIXELS},
     }
+
+
+def _readable(sources: Iterable[ImageSource]) -> Iterator[Image.Image]:
+    for source in sources:
+        with suppress(ImageError):
+            yield load_image(source)
 
 
 def _measure_size(

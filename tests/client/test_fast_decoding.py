@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,20 @@ def test_what_is_damaged_gets_the_same_error(name: str) -> None:
     outcomes = [outcome(each, "exact") for each in (*cuts, *marked, *flipped)]
     assert [outcome(each, "fast") for each in (*cuts, *marked, *flipped)] == outcomes
     assert set(outcomes[:5]) == {"ImageCorruptError: image: truncated JPEG: the file ends before the image does"}
+
+
+def test_mutated_files_get_the_same_outcome() -> None:
+    dice = random.Random(8000)
+    files = [encoded(photo_like(897, 900, 1, mode), "JPEG", progressive=mode == "L") for mode in ("RGB", "L", "CMYK")]
+    outcomes = set()
+    for _ in range(60):
+        mutant = bytearray(dice.choice(files))
+        for _ in range(dice.choice((1, 2, 20))):
+            mutant[dice.randrange(2, dice.choice((700, len(mutant))))] = dice.choice((0, 0xC3, 0xDA, 0xFF))
+        cut = bytes(mutant[: dice.choice((None, dice.randrange(len(mutant))))])
+        outcomes.add(exact := outcome(cut, "exact"))
+        assert outcome(cut, "fast") == exact
+    assert {"pixels"} < outcomes
 
 
 def test_a_jpeg_without_its_end_marker_is_decoded_exactly() -> None:

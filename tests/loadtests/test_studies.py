@@ -299,6 +299,7 @@ def test_decoding_is_measured_by_size_of_photo(
         assert all(large[each]["images_per_second"]["median"] > 0 for each in ("exact", "fast"))
     assert "| 0 (0.00) | 0.0000 | 0 |" in (tmp_path / "decoding.md").read_text()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README.md").write_text("no image")
     assert run(decoding, tmp_path, monkeypatch, *model, "--photos", str(tmp_path / "empty")) == 1
 
 
