@@ -53,7 +53,7 @@ decoding_option = click.option(
     type=click.Choice(["exact", "fast"]),
     default="exact",
     show_default=True,
-    help="fast: several times as fast for JPEGs from 896 × 896 pixels, and a few grey levels off.",
+    help="fast: in a fraction of the time where no side of a JPEG is under 896 pixels, a few grey levels off.",
 )
 
 
