@@ -46,7 +46,7 @@ class Provenance(PlainData):
         weights: "checkpoint", or "stand-in" for seeded random weights whose verdicts mean nothing.
         model_id: Hub id or folder that was exported.
         revision: commit on the Hub; None for a folder.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16", "fp16" or "int8".
         model_pt_sha256: of the served TorchScript file, in hexadecimal.
         labels: names of the classes by index.
         document: all that the export wrote.

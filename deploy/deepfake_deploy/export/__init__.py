@@ -6,7 +6,7 @@ from .parity import BATCH_SIZES
 from .pipeline import Export, export_model
 from .reporting import ExportError, HubUnreachableError, Progress
 from .target import FIRST_VERSION, MODEL_FILE, PROVENANCE_FILE
-from .torchscript import Precision
+from .torchscript import Precision, int8_refusal
 
 __all__ = [
     "BATCH_SIZES",
@@ -21,4 +21,5 @@ __all__ = [
     "Precision",
     "Progress",
     "export_model",
+    "int8_refusal",
 ]

@@ -18,9 +18,9 @@ from .torchscript import Precision
 
 BATCH_SIZES = (1, 2, 5, 8)
 MAX_LOGIT_DIFFERENCE_FP32 = 1e-4
-MAX_PROBABILITY_DIFFERENCE_HALF = 0.02
+MAX_PROBABILITY_DIFFERENCE = 0.02
 DECIDED_MARGIN = 0.05
-"""Difference of the two fp32 probabilities over which a label must not change in half precision."""
+"""Difference of the two fp32 probabilities over which a label must not change in another precision than fp32."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Parity:
                     f"{MAX_LOGIT_DIFFERENCE_FP32:.0e} is the limit; nothing was written"
                 )
             return
-        if not self.max_probability_difference <= MAX_PROBABILITY_DIFFERENCE_HALF or self.decided_label_changes:
+        if not self.max_probability_difference <= MAX_PROBABILITY_DIFFERENCE or self.decided_label_changes:
             raise ExportError(
                 f"the {precision.value} graph differs from transformers by {self.max_probability_difference:.2g} in a "
-                f"probability ({MAX_PROBABILITY_DIFFERENCE_HALF} is the limit) and in {self.decided_label_changes} "
+                f"probability ({MAX_PROBABILITY_DIFFERENCE} is the limit) and in {self.decided_label_changes} "
                 "clear labels; nothing was written, export with --precision fp32"
             )
 

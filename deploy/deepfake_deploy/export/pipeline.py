@@ -13,9 +13,17 @@ import transformers
 from .checkpoint import load_model, load_processor, open_checkpoint, sha256_of, weight_files
 from .contract import check_configuration, check_preprocessing, read_labels
 from .parity import Parity, measure_parity
-from .reporting import Progress
+from .reporting import ExportError, Progress
 from .target import FIRST_VERSION, MODEL_FILE, ExportTarget
-from .torchscript import ClassifierGraph, Precision, best_precision, deserialise, serialise, trace_and_freeze
+from .torchscript import (
+    ClassifierGraph,
+    Precision,
+    best_precision,
+    deserialise,
+    int8_refusal,
+    serialise,
+    trace_and_freeze,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,9 @@ def export_model(
         ExportError: the checkpoint cannot be had, does not fit the contract, or is not equal to transformers; or the
             repository cannot be written.
     """
+    chosen = precision or best_precision()
+    if chosen is Precision.INT8 and (refusal := int8_refusal()):
+        raise ExportError(refusal)
     labels = read_labels(repository)
     target = ExportTarget(repository, version)
     with target.open(), open_checkpoint(model, revision, labels, progress) as checkpoint:
@@ -60,7 +71,6 @@ def export_model(
         preprocessing = check_preprocessing(processor, checkpoint.model_id)
         files = weight_files(checkpoint)
         progress.step("Loading the model")
-        chosen = precision or best_precision()
         classifier = load_model(checkpoint)
         progress.step(f"Tracing in {chosen.value}")
         content = serialise(trace_and_freeze(ClassifierGraph(classifier, preprocessing, chosen)))

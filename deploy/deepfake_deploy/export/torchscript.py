@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import SiglipForImageClassification
 
 from .contract import IMAGE_SIZE, Preprocessing
+from .int8 import checked, quantise
 
 
 class Precision(str, Enum):
@@ -26,10 +27,23 @@ class Precision(str, Enum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"
 
     @property
     def dtype(self) -> torch.dtype:
-        return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}[self]
+        """Of what is not int8."""
+        return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(self, torch.float32)
+
+
+def int8_refusal() -> str | None:
+    """Why this machine cannot compute int8, in a sentence; None where it can."""
+    if not torch.backends.mkldnn.is_available():
+        return "this build of torch has no oneDNN, without which int8 is slow: export with --precision fp32"
+    try:
+        checked(torch.zeros(1, dtype=torch.uint8))
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 def best_precision() -> Precision:
@@ -64,6 +78,11 @@ class ClassifierGraph(nn.Module):
         super().__init__()
         self.dtype = precision.dtype
         vision = copy.deepcopy(model.vision_model).to(self.dtype)
+        self.check = None
+        if precision is Precision.INT8:
+            quantise(vision.encoder)
+            with _known_warnings():
+                self.check = torch.jit.script(checked)
         self.embeddings, self.encoder, self.post_layernorm = vision.embeddings, vision.encoder, vision.post_layernorm
         self.classifier = copy.deepcopy(model.classifier)
         self.register_buffer("scale", torch.tensor(preprocessing.rescale_factor, dtype=torch.float32))
@@ -79,6 +98,8 @@ class ClassifierGraph(nn.Module):
         Returns:
             probabilities and logits, each fp32 (N, classes). config.pbtxt relies on this order.
         """
+        if self.check is not None:
+            pixels = self.check(pixels)
         images = (pixels.permute(0, 3, 1, 2).to(torch.float32) * self.scale - self.mean) / self.std
         # The patch embedding ends in a transposed view; without the copy every layer would read and write the
         # residual stream across memory (huggingface/diffusers#14236 measures what that costs on GPUs).

@@ -78,7 +78,9 @@ class TritonPythonModel:
         except Exception as error:
             # One forward pass serves them all, so its failure is everyone's; the server itself goes on. Raised, it counts
             # with reason BACKEND, as LibTorch's does; as an answer to each request it would count as a success.
-            raise RuntimeError(f"PyTorch execute failure: {error}") from None
+            # What the TorchScript itself raises comes last, below a traceback.
+            reason = str(error).strip().rpartition("\n")[2].removeprefix("builtins.RuntimeError: ")
+            raise RuntimeError(f"PyTorch execute failure: {reason}") from None
         return self._responses(requests, outputs, rows if self._batching else None)
 
     def _forward(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
