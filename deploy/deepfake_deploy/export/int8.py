@@ -31,8 +31,9 @@ class Int8Linear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         rows = hidden.flatten(0, -2)
         scale = _scale(rows)
-        products: Tensor = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight)
-        return products.to(torch.float32).mul_(scale).mul_(self.scale).add_(self.bias).unflatten(0, hidden.shape[:-1])
+        products = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight).to(torch.float32)
+        outputs: Tensor = products.mul_(scale).mul_(self.scale).add_(self.bias).unflatten(0, hidden.shape[:-1])
+        return outputs
 
 
 class Int8Attention(nn.Module):
