@@ -98,8 +98,6 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._threads.shutdown(wait=False, cancel_futures=True)
         for transport in self._transports:
             await transport.close()
-        if self._core.verdict_log is not None:
-            self._core.verdict_log.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -23,7 +23,7 @@ from ._errors import (
     InvalidArgumentError,
 )
 from ._images import AsyncBinaryFile
-from ._plain import PlainData
+from ._model_info import PlainData
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._transports.base import AnyTransport, InferResponse, StaleConnectionError

@@ -160,8 +160,6 @@ class DeepfakeClient(ClientBase[Transport]):
         self._closing.set()
         for transport in self._transports:
             transport.close()
-        if self._core.verdict_log is not None:
-            self._core.verdict_log.close()
 
     def __enter__(self) -> Self:
         return self

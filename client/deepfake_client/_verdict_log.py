@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from ._errors import ClientClosedError, InvalidArgumentError, VerdictLogError
+from ._errors import InvalidArgumentError, VerdictLogError
 from ._tensors import ImageDigest
 from ._verdict import Verdict
 
@@ -26,7 +26,6 @@ class VerdictLog:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._closed = False
         try:
             self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - the caller may change the folder later
             os.close(self._open())
@@ -39,10 +38,7 @@ class VerdictLog:
 
         Raises:
             VerdictLogError: the file takes no more; the verdicts are not to be used as if they were on record.
-            ClientClosedError: the log was closed.
         """
-        if self._closed:
-            raise ClientClosedError("the client was closed, and its verdict log with it")
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
         entries = [_entry(now, verdict, digest) for verdict, digest in zip(verdicts, digests, strict=True)]
         try:
@@ -53,10 +49,6 @@ class VerdictLog:
             )
         except OSError as error:
             raise VerdictLogError(f"the verdict log {self._path} cannot be written: {error.strerror}") from None
-
-    def close(self) -> None:
-        """No more lines are written."""
-        self._closed = True
 
     def _open(self) -> int:
         # Only for its owner: who had which picture checked is nobody else's business.

