@@ -41,7 +41,8 @@ from ._errors import (
     InvalidArgumentError,
     one_line,
 )
-from ._image_limits import endings, require_few_parts, require_pixels, require_tile
+from ._image_limits import require_few_parts, require_pixels, require_tile
+from ._jpeg import endings
 
 # Odd metadata and palettes with transparency are none of the caller's concern.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
