@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -142,37 +142,34 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
                 error.source = source
                 return Failure(source, bare(error))
 
-        pending: deque[asyncio.Task[Verdict | Failure]] = deque()
-        iterator = _iterate(images)
-        upcoming: asyncio.Future[AsyncImageSource] | None = None
-        broken: Exception | None = None
-        ended = False
+        pending: asyncio.Queue[asyncio.Task[Verdict | Failure] | None] = asyncio.Queue(window - 2)
+        running: set[asyncio.Task[Any]] = set()
+        broken: list[Exception] = []
+
+        async def read() -> None:
+            try:
+                async with aclosing(_iterate(images)) as iterator:
+                    async for image in iterator:
+                        task = asyncio.create_task(classify(image))
+                        del image
+                        running.add(task)
+                        task.add_done_callback(running.discard)
+                        await pending.put(task)
+            except Exception as error:
+                broken.append(error)  # raised after the results of the images before
+            await pending.put(None)
+
+        running.add(asyncio.create_task(read()))
         try:
-            while pending or not ended:
-                if not ended and upcoming is None and len(pending) < window:
-                    upcoming = asyncio.ensure_future(anext(iterator))
-                await asyncio.wait(
-                    [task for task in (upcoming, pending[0] if pending else None) if task is not None],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if upcoming is not None and upcoming.done():
-                    try:
-                        pending.append(asyncio.ensure_future(classify(upcoming.result())))
-                    except StopAsyncIteration:
-                        ended = True
-                    except Exception as error:
-                        broken, ended = error, True
-                    upcoming = None
-                while pending and pending[0].done():
-                    yield pending.popleft().result()
-            if broken is not None:
-                raise broken
+            while (task := await pending.get()) is not None:
+                await asyncio.wait([task])  # awaited itself, it would be cancelled before those that wait behind it
+                yield task.result()
+            for error in broken:
+                raise error
         finally:
-            tasks: list[asyncio.Future[Any]] = [*pending, *([upcoming] if upcoming is not None else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await iterator.aclose()
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
         running_loop()

@@ -115,12 +115,8 @@ class Call:
 class CallDefaults:
     """What a call takes that says nothing itself."""
 
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-    max_retries: int = DEFAULT_MAX_RETRIES
-
-    def __post_init__(self) -> None:
-        checked_timeout(self.timeout)
-        checked_count("max_retries", self.max_retries, 0)
+    timeout: float
+    max_retries: int
 
     def begin(
         self,
