@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -36,13 +37,6 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_PACKED_BYTES = 256 * 1024  # thousands of empty members take long to unpack
 # What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
-
-
-class AnswerHeaders(Protocol):
-    """The headers of an answer, looked up without regard to case."""
-
-    def get(self, name: str, /) -> str | None:
-        """The value, or None."""
 
 
 def model_path(asked: InferRequest | ModelQuery, suffix: str = "") -> str:
@@ -83,7 +77,7 @@ def check_size(body: bytes | bytearray, limit: int = MAX_ANSWER_BYTES) -> None:
         raise ProtocolError("the answer is too large to be one of Triton's")
 
 
-def unpacked(headers: AnswerHeaders, body: bytes) -> bytes:
+def unpacked(headers: Mapping[str, str], body: bytes) -> bytes:
     """`body` without the compression of a gateway, MAX_ANSWER_BYTES at the most."""
     names = [name.strip().lower() for name in (headers.get("content-encoding") or "").split(",")]
     coding = ", ".join(name for name in names if name not in ("", "identity"))
@@ -102,7 +96,7 @@ def unpacked(headers: AnswerHeaders, body: bytes) -> bytes:
     return content
 
 
-def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
+def decode_infer(headers: Mapping[str, str], body: bytes) -> InferResponse:
     """Reads the body of a 200 answer."""
     try:
         length = int(headers.get(HEADER_LENGTH) or len(body))
@@ -163,7 +157,7 @@ def query_headers(headers: Headers) -> dict[str, str]:
     return {**dict(headers), "accept": "application/json"}
 
 
-def to_error(status: int, headers: AnswerHeaders, body: bytes) -> DeepfakeError:
+def to_error(status: int, headers: Mapping[str, str], body: bytes) -> DeepfakeError:
     """The error of ours for an answer other than 200."""
     message = _message(body)
     result = _from_status(status, message)
