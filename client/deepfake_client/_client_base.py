@@ -30,7 +30,7 @@ from ._policy import DecisionPolicy, PolicyGuard
 from ._replicas import ReplicaSet
 from ._tensors import Decode, input_for, require_several
 from ._transports.base import AnyTransport, AsyncTransport, Transport
-from ._verdict_log import VerdictLog
+from ._verdict import VerdictLog
 from .preprocessing import ImageLimits
 
 T = TypeVar("T", Transport, AsyncTransport)

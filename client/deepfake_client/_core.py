@@ -47,8 +47,7 @@ from ._transports.base import (
     RequestedOutput,
     Tensor,
 )
-from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
-from ._verdict_log import VerdictLog
+from ._verdict import Verdict, VerdictLog, labels_from, probabilities_in, verdicts_from
 from .preprocessing import ImageLimits, ImageSource
 
 _log = logging.getLogger("deepfake_client")

@@ -23,7 +23,7 @@ from deepfake_client import (
     InvalidArgumentError,
     OverloadedError,
     VerdictLogError,
-    _verdict_log,
+    _verdict,
 )
 from deepfake_client.preprocessing import Pixels, load_image, to_pixels
 from PIL import Image
@@ -143,7 +143,7 @@ def test_a_line_that_another_writer_is_just_adding_is_not_taken_for_a_torn_one(l
 def test_a_log_that_another_program_does_not_let_go_gives_no_verdict(
     make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_verdict_log, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(_verdict, "LOCK_SECONDS", 0.1)
     client = make_client(transport=fake(), verdict_log=log)
     with log.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)

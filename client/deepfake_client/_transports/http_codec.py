@@ -79,9 +79,12 @@ def check_size(body: bytes | bytearray, limit: int = MAX_ANSWER_BYTES) -> None:
 
 def unpacked(headers: Mapping[str, str], body: bytes) -> bytes:
     """`body` without the compression of a gateway, MAX_ANSWER_BYTES at the most."""
-    names = [name.strip().lower() for name in (headers.get("content-encoding") or "").split(",")]
+    encoding = headers.get("content-encoding")
+    if not encoding or not body:
+        return body
+    names = [name.strip().lower() for name in encoding.split(",")]
     coding = ", ".join(name for name in names if name not in ("", "identity"))
-    if not coding or not body:
+    if not coding:
         return body
     shown = one_line(coding, 80)
     if not set(coding.split(", ")) <= set(urllib3.HTTPResponse.CONTENT_DECODERS):
