@@ -142,30 +142,32 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
                 error.source = source
                 return Failure(source, bare(error))
 
-        pending: asyncio.Queue[asyncio.Task[Verdict | Failure] | None] = asyncio.Queue(window - 2)
+        room = asyncio.Semaphore(window - 2)
+        pending: asyncio.Queue[asyncio.Task[Verdict | Failure] | None] = asyncio.Queue()
         running: set[asyncio.Task[Any]] = set()
-        broken: list[Exception] = []
 
         async def read() -> None:
             try:
                 async with aclosing(_iterate(images)) as iterator:
                     async for image in iterator:
+                        await room.acquire()
                         task = asyncio.create_task(classify(image))
                         del image
                         running.add(task)
                         task.add_done_callback(running.discard)
-                        await pending.put(task)
-            except Exception as error:
-                broken.append(error)  # raised after the results of the images before
-            await pending.put(None)
+                        pending.put_nowait(task)
+            finally:
+                pending.put_nowait(None)
 
-        running.add(asyncio.create_task(read()))
+        reader = asyncio.create_task(read())
+        running.add(reader)
         try:
             while (task := await pending.get()) is not None:
-                await asyncio.wait([task])  # awaited itself, it would be cancelled before those that wait behind it
+                room.release()
+                if not task.done():  # awaited itself, it would be cancelled before those that wait behind it
+                    await asyncio.wait([task])
                 yield task.result()
-            for error in broken:
-                raise error
+            await reader  # raises what `images` has raised
         finally:
             for each in running:
                 each.cancel()
