@@ -14,6 +14,51 @@ images into the model's pixels.
 import importlib
 import typing
 
+from ._calls import CallOptions, RequestOutcome
+from ._credentials import TLSConfig
+from ._errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DeepfakeError,
+    ImageCorruptError,
+    ImageError,
+    ImageFormatError,
+    ImageReadError,
+    ImageTooLargeError,
+    InternalServerError,
+    InvalidArgumentError,
+    NotReadyError,
+    OverloadedError,
+    PolicyMismatchError,
+    ProtocolError,
+    RequestError,
+    RequestRejectedError,
+    ServerError,
+    TLSError,
+    UnknownModelError,
+    VerdictLogError,
+    WireError,
+)
+from ._model_info import ModelInfo, Provenance
+from ._policy import DecisionPolicy, PolicyEvidence
+from ._transports.base import (
+    AsyncTransport,
+    InferRequest,
+    InferResponse,
+    ModelConfig,
+    ModelMetadata,
+    ModelQuery,
+    RequestedOutput,
+    Tensor,
+    TensorInfo,
+    Transport,
+)
+from ._transports.fake import AsyncFakeTransport, FakeTransport
+from ._verdict import Failure, Verdict
+from .preprocessing import ImageLimits
+
 __all__ = [
     "AccessDeniedError",
     "AsyncDeepfakeClient",
@@ -64,79 +109,18 @@ __all__ = [
     "WireError",
 ]
 
-# Modules are loaded when a name of theirs is first asked for: who decodes images loads no grpc.
+# Who decodes images loads no grpc, aiohttp or urllib3: the clients come when they are first asked for.
 if typing.TYPE_CHECKING:
     from ._async_client import AsyncDeepfakeClient
-    from ._calls import CallOptions, RequestOutcome
     from ._client import DeepfakeClient
-    from ._credentials import TLSConfig
-    from ._errors import (
-        AccessDeniedError,
-        ClientClosedError,
-        ConnectionFailedError,
-        DeadlineExceededError,
-        DeepfakeError,
-        ImageCorruptError,
-        ImageError,
-        ImageFormatError,
-        ImageReadError,
-        ImageTooLargeError,
-        InternalServerError,
-        InvalidArgumentError,
-        NotReadyError,
-        OverloadedError,
-        PolicyMismatchError,
-        ProtocolError,
-        RequestError,
-        RequestRejectedError,
-        ServerError,
-        TLSError,
-        UnknownModelError,
-        VerdictLogError,
-        WireError,
-    )
-    from ._model_info import ModelInfo, Provenance
-    from ._policy import DecisionPolicy, PolicyEvidence
-    from ._transports.base import (
-        AsyncTransport,
-        InferRequest,
-        InferResponse,
-        ModelConfig,
-        ModelMetadata,
-        ModelQuery,
-        RequestedOutput,
-        Tensor,
-        TensorInfo,
-        Transport,
-    )
-    from ._transports.fake import AsyncFakeTransport, FakeTransport
-    from ._verdict import Failure, Verdict
-    from .preprocessing import ImageLimits
 else:
-    # Those that load little come first.
-    _MODULES = (
-        "_errors",
-        "preprocessing",
-        "_credentials",
-        "_calls",
-        "_transports.base",
-        "_policy",
-        "_model_info",
-        "_verdict",
-        "_transports.fake",
-        "_client",
-        "_async_client",
-    )
+    _CLIENTS = {"AsyncDeepfakeClient": "._async_client", "DeepfakeClient": "._client"}
 
     def __getattr__(name: str) -> object:
-        if name == "preprocessing":
-            return importlib.import_module(f"{__name__}.{name}")
-        if name in __all__:
-            for module in _MODULES:
-                found = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
-                if found is not None:
-                    return globals().setdefault(name, found)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _CLIENTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(_CLIENTS[name], __name__), name)
+        return globals().setdefault(name, found)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, "preprocessing"})
+        return sorted({*globals(), *_CLIENTS})

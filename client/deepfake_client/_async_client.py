@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -98,8 +98,6 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
         self._threads.shutdown(wait=False, cancel_futures=True)
         for transport in self._transports:
             await transport.close()
-        if self._core.verdict_log is not None:
-            self._core.verdict_log.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,37 +142,36 @@ class AsyncDeepfakeClient(ClientBase[AsyncTransport]):
                 error.source = source
                 return Failure(source, bare(error))
 
-        pending: deque[asyncio.Task[Verdict | Failure]] = deque()
-        iterator = _iterate(images)
-        upcoming: asyncio.Future[AsyncImageSource] | None = None
-        broken: Exception | None = None
-        ended = False
+        room = asyncio.Semaphore(window - 2)
+        pending: asyncio.Queue[asyncio.Task[Verdict | Failure] | None] = asyncio.Queue()
+        running: set[asyncio.Task[Any]] = set()
+
+        async def read() -> None:
+            try:
+                async with aclosing(_iterate(images)) as iterator:
+                    async for image in iterator:
+                        await room.acquire()
+                        task = asyncio.create_task(classify(image))
+                        del image
+                        running.add(task)
+                        task.add_done_callback(running.discard)
+                        pending.put_nowait(task)
+            finally:
+                pending.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        running.add(reader)
         try:
-            while pending or not ended:
-                if not ended and upcoming is None and len(pending) < window:
-                    upcoming = asyncio.ensure_future(anext(iterator))
-                await asyncio.wait(
-                    [task for task in (upcoming, pending[0] if pending else None) if task is not None],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if upcoming is not None and upcoming.done():
-                    try:
-                        pending.append(asyncio.ensure_future(classify(upcoming.result())))
-                    except StopAsyncIteration:
-                        ended = True
-                    except Exception as error:
-                        broken, ended = error, True
-                    upcoming = None
-                while pending and pending[0].done():
-                    yield pending.popleft().result()
-            if broken is not None:
-                raise broken
+            while (task := await pending.get()) is not None:
+                room.release()
+                if not task.done():  # awaited itself, it would be cancelled before those that wait behind it
+                    await asyncio.wait([task])
+                yield task.result()
+            await reader  # raises what `images` has raised
         finally:
-            tasks: list[asyncio.Future[Any]] = [*pending, *([upcoming] if upcoming is not None else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await iterator.aclose()
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(self, ask: Callable[[Call], Steps[R]], options: CallOptions) -> R:
         running_loop()

@@ -23,7 +23,7 @@ from ._errors import (
     InvalidArgumentError,
 )
 from ._images import AsyncBinaryFile
-from ._plain import PlainData
+from ._model_info import PlainData
 from ._replicas import ReplicaSet
 from ._retry import RetryState
 from ._transports.base import AnyTransport, InferResponse, StaleConnectionError
@@ -115,12 +115,8 @@ class Call:
 class CallDefaults:
     """What a call takes that says nothing itself."""
 
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-    max_retries: int = DEFAULT_MAX_RETRIES
-
-    def __post_init__(self) -> None:
-        checked_timeout(self.timeout)
-        checked_count("max_retries", self.max_retries, 0)
+    timeout: float
+    max_retries: int
 
     def begin(
         self,

@@ -33,7 +33,8 @@ class DeepfakeClient(ClientBase[Transport]):
 
     Args:
         url: `grpc://host[:8001]`, `grpcs://host[:443]`, `http://host[:8000]` or `https://host[:443]`, or a list of
-            them, each a replica. Default: `grpc://127.0.0.1:8001`.
+            them, each a replica: calls take them in turn, and leave out one that failed for 1 to 30 s. A `grpc://` name
+            of a headless service stands for all its pods. Default: `grpc://127.0.0.1:8001`.
         decode: "client" decodes and resizes images here and sends their pixels, 150,528 bytes each. "server" sends the
             encoded images; the server must have the ensemble `deepfake_vs_real_image`. Verdicts and errors are the
             same. `classify_pixels` and `classify_batch` need "client".
@@ -43,14 +44,16 @@ class DeepfakeClient(ClientBase[Transport]):
         model, model_version: what to ask, `deepfake_vs_real` or, for "server", `deepfake_vs_real_image` by default;
             version "" leaves it to the server (its highest, by default).
         timeout: seconds that a call may take in all, retries and pauses included.
-        max_retries: attempts after the first. They end earlier at the deadline.
+        max_retries: attempts after the first, for a lost connection, a server that starts or stops, a full queue, and
+            429, 502, 503 and 504 of a gateway. They end earlier at the deadline.
         limits: largest image accepted.
         headers: sent with every request, for gateways and API keys.
         token: bearer token, or a function that returns the current one.
         tls: CA bundle and client certificate for `grpcs://` and `https://`.
         max_connections: most HTTP connections to one replica; a call beyond them waits for one.
         on_request: called with a `RequestOutcome` after each request, for metrics.
-        policy: a `DecisionPolicy`, or the path of its file: verdicts then have a `decision`.
+        policy: a `DecisionPolicy`, or the path of its file: verdicts then have a `decision`. If the server has other
+            weights than it was fitted for, or does not tell, calls raise `PolicyMismatchError`.
         verdict_log: a file to append a JSON line to for each verdict, before it is returned: time (UTC), request_id,
             sha256 of the image, label, scores, model and version. If it cannot be written, the call raises
             `VerdictLogError`.
@@ -58,16 +61,6 @@ class DeepfakeClient(ClientBase[Transport]):
 
     Every call takes the keyword arguments of `CallOptions` too: `timeout`, `max_retries`, `request_id`, `priority`,
     `headers` and `traceparent`. They hold for that call alone.
-
-    Retries: a lost connection, a server that starts or stops, a full queue, and 429, 502, 503 and 504 of a gateway are
-    tried again. The pause is 0.1 s, doubled up to 8 s, cut at random by up to half; `Retry-After` comes first.
-
-    Replicas: a `grpc://` name of a headless service resolves to all its pods, and calls take them in turn. A list of
-    urls is taken in turn over any protocol. A replica of the list that loses a connection, is not ready, or is silent
-    for half of a call's time is left out for 1 s, doubled up to 30 s.
-
-    Policy: it belongs to the weights that it was fitted for. The client asks which ones the server has, with the first
-    image and every 30 s. If they are others, or the server does not tell, the call raises `PolicyMismatchError`.
 
     Forks: a client that was made or used before a fork works in the child too, with connections of its own.
 
@@ -163,8 +156,6 @@ class DeepfakeClient(ClientBase[Transport]):
         self._closing.set()
         for transport in self._transports:
             transport.close()
-        if self._core.verdict_log is not None:
-            self._core.verdict_log.close()
 
     def __enter__(self) -> Self:
         return self

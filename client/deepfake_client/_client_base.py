@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar, Generic, TypeVar, cast
 
 from ._calls import (
@@ -21,6 +20,7 @@ from ._calls import (
     Exchange,
     OnRequest,
     checked_count,
+    checked_timeout,
 )
 from ._core import Core
 from ._credentials import Identity, TLSConfig, Token
@@ -30,7 +30,7 @@ from ._policy import DecisionPolicy, PolicyGuard
 from ._replicas import ReplicaSet
 from ._tensors import Decode, input_for, require_several
 from ._transports.base import AnyTransport, AsyncTransport, Transport
-from ._verdict_log import VerdictLog
+from ._verdict import VerdictLog
 from .preprocessing import Decoding, ImageLimits
 
 T = TypeVar("T", Transport, AsyncTransport)
@@ -87,11 +87,12 @@ class ClientBase(ABC, Generic[T]):
             raise InvalidArgumentError(f"token must be text or a function, not {type(token).__name__}")
         if not (on_request is None or callable(on_request)):
             raise InvalidArgumentError(f"on_request must be a function, not {type(on_request).__name__}")
-        self._defaults = CallDefaults(timeout, max_retries)
+        self._defaults = CallDefaults(checked_timeout(timeout), checked_count("max_retries", max_retries, 0))
         self._identity = Identity(headers, token)
         self._connect: Callable[[], list[T]]
         if transport is None:
-            self._connect = partial(self._open_all, self._checked_endpoints(url, tls), tls, max_connections)
+            endpoints = self._checked_endpoints(url, tls)
+            self._connect = lambda: [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
         elif url is None:
             given: list[T] = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
             self._connect = given.copy
@@ -180,9 +181,6 @@ class ClientBase(ABC, Generic[T]):
             if not self._identity.empty and not endpoint.secure and not endpoint.is_loopback:
                 _log.warning("headers or a token go to %s in plain text; grpcs:// and https:// protect them", endpoint)
         return endpoints
-
-    def _open_all(self, endpoints: Sequence[Endpoint], tls: TLSConfig | None, max_connections: int) -> list[T]:
-        return [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
 
 
 def _loaded(policy: DecisionPolicy | str | os.PathLike[str]) -> DecisionPolicy:

@@ -28,10 +28,10 @@ from ._model_info import ModelInfo, Provenance, classes_in, info_from, provenanc
 from ._policy import PolicyGuard
 from ._tensors import (
     PIXELS,
+    PIXELS_INPUT,
     PROBABILITIES,
     PROVENANCE,
     ModelInput,
-    PixelsInput,
     PreparedImage,
     checked_pixels,
     digests_of_pixels,
@@ -47,8 +47,7 @@ from ._transports.base import (
     RequestedOutput,
     Tensor,
 )
-from ._verdict import Verdict, labels_from, probabilities_in, verdicts_from
-from ._verdict_log import VerdictLog
+from ._verdict import Verdict, VerdictLog, labels_from, probabilities_in, verdicts_from
 from .preprocessing import ImageLimits, ImageSource
 
 _log = logging.getLogger("deepfake_client")
@@ -134,7 +133,7 @@ class Core:
     def provenance(self, model_version: str, call: Call) -> Steps[Provenance | None]:
         """Where the weights of the classifier come from; None when the server does not say."""
         # The ensemble has a version of its own, and runs the classifier's highest.
-        classifier = self.model if self.input.name == PIXELS else PixelsInput.model
+        classifier = self.model if self.input.name == PIXELS else PIXELS_INPUT.model
         version = model_version or (self.version if classifier == self.model else "")
         if not version:
             version = yield from self._highest_version(classifier, call.part("-version"))
@@ -202,7 +201,7 @@ class Core:
                 return
             served = version
             if self.input.name != PIXELS:  # the ensemble has a version of its own
-                served = yield from self._highest_version(PixelsInput.model, call.part("-version"))
+                served = yield from self._highest_version(PIXELS_INPUT.model, call.part("-version"))
             provenance = None
             if guard.policy.model_pt_sha256 is not None:
                 provenance = yield from self.provenance(served, call.part("-provenance"))

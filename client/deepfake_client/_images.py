@@ -9,7 +9,6 @@ import inspect
 import os
 import re
 import stat
-import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +43,9 @@ from ._errors import (
 )
 from ._image_limits import require_few_parts, require_pixels, require_tile
 from ._jpeg import endings, scale_down
+
+# Odd metadata and palettes with transparency are none of the caller's concern.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BinaryFile(Protocol):
@@ -89,7 +91,6 @@ def read_encoded(source: Any, max_bytes: int) -> bytes:
     if isinstance(source, (str, os.PathLike)):
         data = _read_path(source, max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        _require_bytes(memoryview(source).nbytes, max_bytes)
         data = bytes(source)
     elif callable(getattr(source, "read", None)):
         data = _read_file(source, max_bytes)
@@ -98,6 +99,7 @@ def read_encoded(source: Any, max_bytes: int) -> bytes:
             "an image must be a path, bytes, a binary file object, a PIL image or a uint8 array of shape "
             f"(height, width, 3), not {type(source).__name__}"
         )
+    _require_bytes(len(data), max_bytes)
     if not data:
         raise ImageFormatError("empty file")
     return data
@@ -135,24 +137,29 @@ def _read_path(source: str | os.PathLike[Any], max_bytes: int) -> bytes:
 
 
 def _read_file(file: BinaryFile, max_bytes: int) -> bytes:
-    chunks = _Chunks(max_bytes)
-    while chunks.wanted > 0:
+    """What the file gives, up to one byte over the limit."""
+    pieces, wanted = [], max_bytes + 1
+    while wanted > 0:
         with _read_errors_typed():
-            chunk = file.read(chunks.wanted)
-        if not chunks.take(chunk):
+            given = file.read(wanted)
+        if not (piece := _bytes_of(given)):
             break
-    return chunks.joined()
+        pieces.append(piece)
+        wanted -= len(piece)
+    return b"".join(pieces)
 
 
 async def read_async(file: AsyncBinaryFile, max_bytes: int) -> bytes:
-    """The encoded image in a file object with a `read` to be awaited; otherwise as `read_encoded`."""
-    chunks = _Chunks(max_bytes)
-    while chunks.wanted > 0:
+    """`_read_file` of a file with a `read` to be awaited."""
+    pieces, wanted = [], max_bytes + 1
+    while wanted > 0:
         with _read_errors_typed():
-            chunk = await file.read(chunks.wanted)
-        if not chunks.take(chunk):
+            given = await file.read(wanted)
+        if not (piece := _bytes_of(given)):
             break
-    return chunks.joined()
+        pieces.append(piece)
+        wanted -= len(piece)
+    return b"".join(pieces)
 
 
 @contextmanager
@@ -167,33 +174,17 @@ def _read_errors_typed() -> Iterator[None]:
         raise ImageReadError(f"cannot be read: {one_line(str(error)) or type(error).__name__}") from None
 
 
-class _Chunks:
-    """What a file object has given so far, up to one byte over the limit."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
-        self.wanted = max_bytes + 1
-
-    def take(self, chunk: object) -> bool:
-        """Whether there may be more behind `chunk`."""
-        if inspect.isawaitable(chunk):
-            if inspect.iscoroutine(chunk):
-                chunk.close()  # or Python warns that it was never awaited
-            raise InvalidArgumentError(ASYNC_READ)
-        if isinstance(chunk, str):
-            raise InvalidArgumentError("the file object gives text: open it in binary mode, 'rb'")
-        if not isinstance(chunk, (bytes, bytearray, memoryview, type(None))):
-            raise InvalidArgumentError(f"the file object gives {type(chunk).__name__}, not bytes")
-        content = bytes(chunk or b"")
-        self._chunks.append(content)
-        self.wanted -= len(content)
-        return bool(content)
-
-    def joined(self) -> bytes:
-        """All of it, where it is within the limit."""
-        _require_bytes(self._max_bytes + 1 - self.wanted, self._max_bytes)
-        return b"".join(self._chunks)
+def _bytes_of(given: object) -> bytes:
+    """What a `read` gave; nothing at the end of the file."""
+    if inspect.isawaitable(given):
+        if inspect.iscoroutine(given):
+            given.close()  # or Python warns that it was never awaited
+        raise InvalidArgumentError(ASYNC_READ)
+    if isinstance(given, str):
+        raise InvalidArgumentError("the file object gives text: open it in binary mode, 'rb'")
+    if not isinstance(given, (bytes, bytearray, memoryview, type(None))):
+        raise InvalidArgumentError(f"the file object gives {type(given).__name__}, not bytes")
+    return bytes(given or b"")
 
 
 def list_files(path: Path) -> Iterator[Path]:
@@ -389,10 +380,9 @@ _UNKNOWN_KIND = re.compile("unknown pixel mode|cannot handle|unsupported", re.IG
 
 @contextmanager
 def _pillow_errors_typed(name: str) -> Iterator[None]:
-    """Makes an `ImageError` of whatever Pillow raises about an image of format `name`, and silences its warnings."""
+    """Makes an `ImageError` of whatever Pillow raises about an image of format `name`."""
     try:
-        with _pillow_warnings_ignored():
-            yield
+        yield
     except (ImageError, InvalidArgumentError):
         raise
     except (MemoryError, Image.DecompressionBombError):
@@ -408,43 +398,3 @@ def _pillow_errors_typed(name: str) -> Iterator[None]:
 
 def _truncated(name: str) -> str:
     return f"truncated {name}: the file ends before the image does"
-
-
-_IGNORED: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_ignoring_lock = threading.Lock()
-_ignoring_threads = 0
-
-
-def _begin_anew() -> None:
-    """In a forked child the other threads are gone, and with them what they would undo."""
-    global _ignoring_lock, _ignoring_threads
-    _ignoring_lock, _ignoring_threads = threading.Lock(), 0
-    warnings.filters[:] = [entry for entry in warnings.filters if entry is not _IGNORED]  # type: ignore[index]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
-
-
-@contextmanager
-def _pillow_warnings_ignored() -> Iterator[None]:
-    """Ignores warnings raised inside Pillow while at least one thread is in this block.
-
-    `warnings.catch_warnings` swaps the filters of the whole process: two threads that leave it in the wrong order leave
-    the wrong filters behind. `warnings.filterwarnings` makes Python forget which warnings it has shown already.
-    """
-    global _ignoring_threads
-    filters: Any
-    with _ignoring_lock:
-        _ignoring_threads += 1
-        filters = warnings.filters
-        if not any(entry is _IGNORED for entry in filters):
-            filters.insert(0, _IGNORED)
-    try:
-        yield
-    finally:
-        with _ignoring_lock:
-            _ignoring_threads -= 1
-            filters = warnings.filters
-            if _ignoring_threads == 0:
-                filters[:] = [entry for entry in filters if entry is not _IGNORED]

@@ -19,8 +19,8 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # In entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), by a restart marker or by a fill byte; anything else
 # ends the scan (ITU-T T.81, B.1.1.2).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Fewer can be the end of a scan.
-_FEWEST_PADDING_ZEROS = 16
+# Space that a download left empty. Fewer zeros can be the end of a scan.
+_PADDING = bytes(16)
 _COEFFICIENTS = 64
 # Photos have some dozens. Each takes time in Pillow, once for every file that is tried.
 _MOST_SEGMENTS = 10_000
@@ -77,21 +77,12 @@ def endings(data: bytes) -> list[bytes] | None:
             frame = start
     if not frame or not scans or data.find(_END_OF_IMAGE, scans[-1]) >= 0:
         return None
-    if not _all_sent(data, frame, scans):
+    if data.endswith(_PADDING) or not _all_sent(data, frame, scans):
         return []
-    held = _without_padding(data)
+    held = data.removesuffix(_END_OF_IMAGE[:1])
     # Decoders look for this marker if the cut was before an interval of restarts.
     restart = bytes([0xFF, 0xD0 + (_last_restart(held, scans[-1]) + 1) % 8])
     return [held + bits + restart + bits + _END_OF_IMAGE for bits in _CONTINUATIONS]
-
-
-def _without_padding(data: bytes) -> bytes:
-    """`data` without the zeros of a download that was given its space, and without half an end marker."""
-    held = data.rstrip(b"\0")
-    zeros = len(data) - len(held)
-    if held.endswith(b"\xff"):
-        return held + b"\0" if zeros else held[:-1]
-    return held if zeros >= _FEWEST_PADDING_ZEROS else data
 
 
 def _last_restart(data: bytes, scan: int) -> int:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ._errors import ProtocolError
-from ._plain import PlainData
 from ._tensors import PROBABILITIES, PROVENANCE, string_tensor, strings_in
 from ._transports.base import InferResponse, ModelConfig, ModelMetadata, Tensor
+
+
+class PlainData:
+    """What results that are dataclasses have in common."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain types, ready for `json.dumps`; errors as their text."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))  # type: ignore[call-overload]
+        return plain
 
 
 @dataclass(frozen=True, slots=True)

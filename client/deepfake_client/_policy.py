@@ -13,8 +13,7 @@ from typing import Any
 
 from ._errors import ImageError, InvalidArgumentError, PolicyMismatchError
 from ._images import read_encoded
-from ._model_info import Provenance
-from ._plain import PlainData
+from ._model_info import PlainData, Provenance
 
 DEEPFAKE, REAL, UNSURE = "Deepfake", "Real one", "unsure"
 #: Temperatures beyond these bounds say nothing more: every score is all or nothing, or every one is a half.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -132,85 +131,63 @@ class PreparedImage:
     digest: ImageDigest | None
 
 
-class ModelInput(ABC):
-    """What a model takes, and how an image becomes it."""
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What a model takes, and how an image becomes it.
 
-    #: the model that takes it, unless the caller names another
+    Attributes:
+        model: the model that takes it, unless the caller names another.
+        name: its input tensor, `PIXELS` or `IMAGE`.
+        decoding: how files are decoded, where it is `PIXELS`.
+    """
+
     model: str
-    #: its input tensor
     name: str
+    decoding: Decoding = "exact"
 
     def prepare(self, image: ImageSource | AsyncBinaryFile, limits: ImageLimits, *, digest: bool) -> PreparedImage:
         """Reads one image and makes its tensor; takes its digest too where that is asked for."""
         try:
             if isinstance(image, (Image.Image, np.ndarray)):
                 pixels = to_pixels(load_image(image, limits=limits))
-                return PreparedImage(self.from_pixels(pixels), digest_of(pixels.data, "pixels") if digest else None)
+                return PreparedImage(self.tensor_of(pixels), digest_of(pixels.data, "pixels") if digest else None)
             content = read_encoded(image, limits.max_bytes)
-            return PreparedImage(self.from_file(content, limits), digest_of(content, "file") if digest else None)
+            if self.name == IMAGE:
+                tensor = string_tensor([content], (1, 1))
+            else:
+                tensor = self.tensor_of(to_pixels(load_image(content, limits=limits, decoding=self.decoding)))
+            return PreparedImage(tensor, digest_of(content, "file") if digest else None)
         except DeepfakeError as error:
             error.source = name_of(image)
             raise
 
-    @abstractmethod
-    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:
-        """The tensor of an encoded image."""
-
-    @abstractmethod
-    def from_pixels(self, pixels: Pixels) -> Tensor:
-        """The tensor of an image of the model's size, which has no encoded form."""
-
-    @abstractmethod
-    def black(self) -> Tensor:
-        """A black image, to ask for the labels with."""
-
-
-class PixelsInput(ModelInput):
-    """Decodes here: 150,528 bytes for each image."""
-
-    model = "deepfake_vs_real"
-    name = PIXELS
-
-    def __init__(self, decoding: Decoding = "exact") -> None:
-        self._decoding = decoding
-
-    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:
-        return self.from_pixels(to_pixels(load_image(content, limits=limits, decoding=self._decoding)))
-
-    def from_pixels(self, pixels: Pixels) -> Tensor:
-        return tensor_of(pixels[np.newaxis])
-
-    def black(self) -> Tensor:
-        return self.from_pixels(np.zeros(_SHAPE, np.uint8))
-
-
-class EncodedInput(ModelInput):
-    """Sends the image as it is; what has no encoded form as a PNG of its pixels."""
-
-    model = "deepfake_vs_real_image"
-    name = IMAGE
-
-    def from_file(self, content: bytes, limits: ImageLimits) -> Tensor:  # noqa: ARG002
-        return string_tensor([content], (1, 1))
-
-    def from_pixels(self, pixels: Pixels) -> Tensor:
-        # Of the model's size: small, quick to encode, and left as it is by the server's resize.
+    def tensor_of(self, pixels: Pixels) -> Tensor:
+        """The tensor of an image that has no encoded form; where the server decodes, a PNG of its pixels."""
+        if self.name == PIXELS:
+            return tensor_of(pixels[np.newaxis])
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         return string_tensor([buffer.getvalue()], (1, 1))
 
     def black(self) -> Tensor:
-        return self.from_pixels(np.zeros((1, 1, 3), np.uint8))
+        """A black image, to ask for the labels with."""
+        return self.tensor_of(np.zeros(_SHAPE, np.uint8))
+
+
+#: 150,528 bytes for each image.
+PIXELS_INPUT = ModelInput("deepfake_vs_real", PIXELS)
+#: The image as it is.
+ENCODED_INPUT = ModelInput("deepfake_vs_real_image", IMAGE)
 
 
 def input_for(decode: Decode, decoding: Decoding) -> ModelInput:
-    if decode == "client":
-        return PixelsInput(checked_decoding(decoding))
+    if decode not in ("client", "server"):
+        raise InvalidArgumentError(f"decode must be 'client' or 'server', not {decode!r:.40}")
+    if checked_decoding(decoding) == "exact":
+        return PIXELS_INPUT if decode == "client" else ENCODED_INPUT
     if decode == "server":
-        if checked_decoding(decoding) != "exact":
-            raise InvalidArgumentError(
-                "decoding='fast' is for a client that decodes (decode='client'); with decode='server' the parameter "
-                "`decoding` of the server's image_decoder decides"
-            )
-        return EncodedInput()
-    raise InvalidArgumentError(f"decode must be 'client' or 'server', not {decode!r:.40}")
+        raise InvalidArgumentError(
+            "decoding='fast' is for a client that decodes (decode='client'); with decode='server' the parameter "
+            "`decoding` of the server's image_decoder decides"
+        )
+    return replace(PIXELS_INPUT, decoding=decoding)

@@ -17,8 +17,8 @@ import aiohttp.connector
 import psutil
 import pytest
 from deepfake_client import DeadlineExceededError, RequestOutcome
-from deepfake_client._transports import grpc_channel
-from deepfake_client._transports.grpc_channel import CHANNEL_OPTIONS
+from deepfake_client._transports import grpc
+from deepfake_client._transports.grpc import CHANNEL_OPTIONS
 from deepfake_client._transports.kept import Patience, Shared
 from deepfake_client.preprocessing import Pixels
 from deepfake_deploy.embedded import EmbeddedTriton
@@ -268,7 +268,7 @@ def test_a_server_that_takes_no_pings_costs_no_call(
     make_client: Make, triton: EmbeddedTriton, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     often = dict(CHANNEL_OPTIONS) | {"grpc.keepalive_time_ms": 500}  # gRPC makes it one each second
-    monkeypatch.setattr(grpc_channel, "CHANNEL_OPTIONS", list(often.items()))
+    monkeypatch.setattr(grpc, "CHANNEL_OPTIONS", list(often.items()))
     outcomes: list[RequestOutcome] = []
     with ChaosProxy(triton.grpc_url) as proxy:
         client = make_client(proxy.url, max_retries=0, on_request=outcomes.append)

@@ -184,25 +184,3 @@ def test_a_client_says_that_it_cannot_be_sent_to_another_process(make: Any) -> N
     for send in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="one in each process"):
             send(client)
-
-
-def test_a_child_decodes_though_a_thread_of_its_parent_was_decoding_at_the_fork() -> None:
-    program = """
-import os, threading, warnings
-from deepfake_client import _images
-from deepfake_client.preprocessing import load_image
-from PIL import Image
-from io import BytesIO
-
-file = BytesIO()
-Image.new("RGB", (4, 4)).save(file, "PNG")
-with _images._pillow_warnings_ignored():  # as a thread would be
-    _images._ignoring_lock.acquire()
-    child = os.fork()
-    if not child:
-        load_image(file.getvalue())
-        os._exit(any(entry is _images._IGNORED for entry in warnings.filters))
-    _images._ignoring_lock.release()
-    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

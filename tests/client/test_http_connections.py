@@ -201,9 +201,10 @@ def test_compressed_bytes_that_are_not_announced_are_not_shown(make_client: Make
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
 def test_a_compressed_body_that_is_cut_is_a_protocol_error(make_client: Make, pixels: Pixels, coding: str) -> None:
     def respond(handler: Handler, body: bytes) -> None:
-        handler.answer(CODINGS[coding][1](body)[:-3], content_encoding=coding)
+        packed = CODINGS[coding][1](body)
+        handler.answer(packed[: len(packed) // 2], content_encoding=coding)
 
-    with serving(respond) as server, pytest.raises(ProtocolError, match=f"compressed as '{coding}', but"):
+    with serving(respond) as server, pytest.raises(ProtocolError, match="not one of the KServe v2 protocol"):
         make_client(server.url, max_retries=0).classify_pixels(pixels)
 
 

@@ -39,7 +39,7 @@ def test_calls_take_the_servers_behind_a_name_in_turn(
         def target_of(endpoint: Endpoint) -> str:
             return f"dns://{names}/{endpoint.authority}"  # as always, but asking our name server
 
-        monkeypatch.setattr("deepfake_client._transports.grpc_channel.target_of", target_of)
+        monkeypatch.setattr("deepfake_client._transports.grpc.target_of", target_of)
         asked_before = sum(answered(pod) for pod in pods)
         client = make_client(f"grpc://deepfake-headless.test:{port}", timeout=20)
         client.classify_pixels(np.zeros((224, 224, 3), np.uint8))  # connects, and learns the labels

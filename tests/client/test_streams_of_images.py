@@ -211,6 +211,18 @@ async def test_cancelling_the_consumer_ends_the_requests() -> None:
         assert len(asyncio.all_tasks()) == 1
 
 
+async def test_images_that_are_cancelled_end_the_stream_after_the_results_before() -> None:
+    async def images() -> AsyncIterator[Any]:
+        yield grey(1)
+        raise asyncio.CancelledError
+
+    async with AsyncDeepfakeClient(transport=AsyncFakeTransport()) as client:
+        results = client.classify_many(images())
+        assert (await anext(results)).ok
+        with pytest.raises(asyncio.CancelledError):
+            await anext(results)
+
+
 def test_one_client_serves_many_threads(make_client: Make, fake: Fake) -> None:
     client = make_client(transport=fake(brightness))
 

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 from deepfake_client import (
-    ClientClosedError,
     DeepfakeClient,
     FakeTransport,
     InvalidArgumentError,
     OverloadedError,
     VerdictLogError,
-    _verdict_log,
+    _verdict,
 )
 from deepfake_client.preprocessing import Pixels, load_image, to_pixels
 from PIL import Image
@@ -144,7 +143,7 @@ def test_a_line_that_another_writer_is_just_adding_is_not_taken_for_a_torn_one(l
 def test_a_log_that_another_program_does_not_let_go_gives_no_verdict(
     make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_verdict_log, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(_verdict, "LOCK_SECONDS", 0.1)
     client = make_client(transport=fake(), verdict_log=log)
     with log.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -198,22 +197,6 @@ def test_an_application_that_configures_its_logging_afterwards_loses_no_line(log
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # closes every handler there is
         client.classify_pixels(pixels)
     assert len(log.read_text().splitlines()) == 1
-
-
-def test_a_call_that_outlives_its_client_does_not_open_the_log_again(log: Path, pixels: Pixels) -> None:
-    server = FakeTransport()
-    client = DeepfakeClient(transport=server, verdict_log=log)
-    client.classify_pixels(pixels)
-
-    def close_and_answer(_: Pixels) -> list[float]:
-        client.close()
-        return [0.9, 0.1]
-
-    server.probabilities = close_and_answer
-    with pytest.raises(ClientClosedError, match="verdict log"):
-        client.classify_pixels(pixels)
-    assert len(entries(log)) == 1
-    assert log not in [Path(each).resolve() for each in Path("/proc/self/fd").glob("*")]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
-from deepfake_client._transports.grpc_channel import CHANNEL_OPTIONS
+from deepfake_client._transports.grpc import CHANNEL_OPTIONS
 from tritonclient.utils import InferenceServerException
 
 from tests.support.certificates import Authority

@@ -24,7 +24,7 @@ READY, LIVE = "/v2/health/ready", "/v2/health/live"
 CONNECTION_AGE_JITTER = 1.1
 # The longest that cluster DNS goes on naming a pod that is going away (CoreDNS's `cache 30`).
 DNS_SECONDS = 30
-# client/deepfake_client/_transports/grpc_channel.py: dns_min_time_between_resolutions_ms.
+# client/deepfake_client/_transports/grpc.py: dns_min_time_between_resolutions_ms.
 RESOLUTION_PAUSE_SECONDS = 5
 # Unloading the models and ending the Python processes: 4 s were seen on a loaded machine.
 UNLOADING_SECONDS = 15

@@ -48,14 +48,11 @@ class InferRequest:
     model: str
     version: str
     request_id: str
-    inputs: Mapping[str, Tensor] = field(hash=False)
+    inputs: Mapping[str, Tensor] = field(hash=False, repr=False)
     outputs: tuple[RequestedOutput, ...]
     queue_timeout_microseconds: int
-    headers: Headers = ()
+    headers: Headers = field(default=(), repr=False)
     priority: int = 0
-
-    def __repr__(self) -> str:
-        return f"<InferRequest {self.request_id} to {self.model}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +71,7 @@ class ModelQuery:
 
     model: str = ""
     version: str = ""
-    headers: Headers = ()
-
-    def __repr__(self) -> str:
-        return f"<ModelQuery about {self.model or 'the server'}>"
+    headers: Headers = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._errors import DeepfakeError, InvalidArgumentError, RequestRejectedError, UnknownModelError
-from .._tensors import PIXELS, PROBABILITIES, PROVENANCE, EncodedInput, string_tensor
+from .._tensors import ENCODED_INPUT, PIXELS, PROBABILITIES, PROVENANCE, string_tensor
 from ..preprocessing import IMAGE_SIZE, Pixels, load_image, to_pixels
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery, Tensor, TensorInfo
 
@@ -102,15 +102,15 @@ class _FakeServer:
 
     def _metadata(self, query: ModelQuery) -> ModelMetadata:
         takes = TensorInfo(PIXELS, "UINT8", (-1, IMAGE_SIZE, IMAGE_SIZE, 3))
-        if query.model == EncodedInput.model:
-            takes = TensorInfo(EncodedInput.name, "BYTES", (-1, 1))
+        if query.model == ENCODED_INPUT.model:
+            takes = TensorInfo(ENCODED_INPUT.name, "BYTES", (-1, 1))
         probabilities = TensorInfo(PROBABILITIES, "FP32", (-1, len(self.labels)))
         return ModelMetadata(query.model, (self.version,), (takes,), (probabilities,))
 
 
 def _rows_of(request: InferRequest) -> Pixels:
     """The pixels in a request, or those of the encoded image in it, (N, 224, 224, 3)."""
-    encoded = request.inputs.get(EncodedInput.name)
+    encoded = request.inputs.get(ENCODED_INPUT.name)
     if encoded is not None:
         return to_pixels(load_image(bytes(encoded.data[4:])))[np.newaxis]  # after its length in 4 bytes
     tensor = request.inputs[PIXELS]

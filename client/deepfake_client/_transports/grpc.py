@@ -6,20 +6,109 @@ A name that resolves to several addresses is balanced over. A channel that falls
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
 
 from .._credentials import Headers, TLSConfig
 from .._endpoint import Endpoint
-from .._errors import ClientClosedError, DeadlineExceededError, DeepfakeError
+from .._errors import ClientClosedError, DeadlineExceededError, DeepfakeError, InvalidArgumentError
 from . import grpc_codec as codec
 from .base import InferRequest, InferResponse, ModelConfig, ModelMetadata, ModelQuery
-from .grpc_channel import Connection, channel_credentials, connect
 from .kept import Lease, LoopBound, Patience, Shared, cancelled_from_outside, silent
+
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    # Spread calls over all addresses that the name resolves to. gRPC's default, pick_first, stays with one.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # The service config of a DNS TXT record could change the policy above.
+    ("grpc.service_config_disable_resolution", 1),
+    # Retries are made above the transport, where attempts are counted and the deadline is known.
+    ("grpc.enable_retries", 0),
+    # A batch of 32 images is 4.8 MB, over gRPC's default of 4 MB.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
+    # Clouds forget a flow that was idle for 240 s. Our Triton takes a ping each minute; one with its own defaults ends
+    # an idle connection for it (GOAWAY too_many_pings), which costs no call.
+    ("grpc.keepalive_time_ms", 180_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # After a failed connection gRPC waits before the next one, by default up to two minutes: longer than any deadline,
+    # so that a restarted server would not be found again. The minimum is also the time one attempt to connect may take.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Re-resolve a headless service's name soon after a pod went away; gRPC's default is 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+    # http_proxy is meant for the web; a proxy between two services of a cluster is never intended.
+    ("grpc.enable_http_proxy", 0),
+    # By default gRPC shares connections between channels, and with them their back-off: closing one client or its
+    # failures would show in another.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.primary_user_agent", "deepfake-client"),
+]
+
+
+def target_of(endpoint: Endpoint) -> str:
+    return f"dns:///{endpoint.authority}"
+
+
+def channel_credentials(endpoint: Endpoint, tls: TLSConfig | None) -> Any:
+    """TLS credentials, or None for plain text."""
+    if not endpoint.secure:
+        return None
+    root, key, chain = (tls or TLSConfig()).read()
+    return grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
+
+
+class Connection(NamedTuple):
+    """A channel, and the methods that are called over it."""
+
+    channel: Any
+    stub: Any
+
+
+#: by API, the process of each channel that lives
+_homes: dict[Any, list[int]] = {grpc: [], grpc.aio: []}
+
+
+def connect(api: Any, endpoint: Endpoint, credentials: Any) -> Connection:
+    """A channel of `api`, which is `grpc` or `grpc.aio`. It reaches out to the server at the first call.
+
+    Raises:
+        InvalidArgumentError: a channel of the API lived when this process was forked, and the API does not survive it.
+    """
+    process, homes = os.getpid(), _homes[api]
+    forked = any(home != process for home in homes)
+    # `grpc` works in the child unless that is turned off. `grpc.aio` hangs there, and makes the parent hang too.
+    supported = api is grpc and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1")[:1].lower() not in ("0", "f", "n")
+    if forked and not supported:
+        raise InvalidArgumentError(
+            "gRPC was in use when this process was forked, and would hang here: use the client only after the fork "
+            "(gunicorn: post_fork), or take an http:// url"
+        )
+    target = target_of(endpoint)
+    if credentials is None:
+        channel = api.insecure_channel(target, options=CHANNEL_OPTIONS)
+    else:
+        channel = api.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+    homes.append(process)
+    weakref.finalize(channel, _forget, homes, process)
+    return Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+
+
+def _forget(homes: list[int], process: int) -> None:
+    if process == os.getpid():
+        homes.remove(process)
 
 
 class GRPCTransport:

@@ -36,7 +36,7 @@ _LARGE_BYTES = 1024 * 1024
 
 class _Answer(NamedTuple):
     status: int
-    headers: codec.AnswerHeaders
+    headers: Mapping[str, str]
     body: bytes
 
     def required(self) -> _Answer:

@@ -7,14 +7,14 @@ other begins.
 
 from __future__ import annotations
 
+import io
 import json
-import zlib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
-import brotli  # type: ignore[import-untyped]
 import numpy as np
+import urllib3
 
 from .._credentials import Headers
 from .._errors import (
@@ -34,17 +34,9 @@ from .errors import from_message, not_ready, seconds_until
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: An answer is a few hundred bytes. More than this is not Triton, and is not read into memory.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_MOST_STEPS = 3  # of compression, one over the other
-_MOST_MEMBERS = 1000
+_MAX_PACKED_BYTES = 256 * 1024  # thousands of empty members take long to unpack
 # What an answer raises that is no JSON, nested without end, with numbers beyond measure, or of another shape.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
-
-
-class AnswerHeaders(Protocol):
-    """The headers of an answer, looked up without regard to case."""
-
-    def get(self, name: str, /) -> str | None:
-        """The value, or None."""
 
 
 def model_path(asked: InferRequest | ModelQuery, suffix: str = "") -> str:
@@ -80,68 +72,34 @@ def encode_infer(request: InferRequest) -> tuple[str, dict[str, str], bytes]:
     return model_path(request, "/infer"), headers, body
 
 
-def _unzip(body: bytes, window: int = 16 + zlib.MAX_WBITS) -> bytes:
-    """`body`, which may have several members, unpacked; the default `window` is that of gzip."""
-    result = bytearray()
-    for _ in range(_MOST_MEMBERS):
-        member = zlib.decompressobj(window)
-        result += member.decompress(body, MAX_ANSWER_BYTES + 1 - len(result))
-        check_size(result)
-        if not member.eof:
-            raise zlib.error("cut")
-        body = member.unused_data
-        if not body:
-            return bytes(result)
-    raise zlib.error("too many members")
-
-
-def _inflate(body: bytes) -> bytes:
-    try:
-        return _unzip(body, zlib.MAX_WBITS)
-    except zlib.error:
-        return _unzip(body, -zlib.MAX_WBITS)  # some servers leave the header away
-
-
-def _unpack_brotli(body: bytes) -> bytes:
-    stream = brotli.Decompressor()
-    result: bytes = stream.process(body, output_buffer_limit=MAX_ANSWER_BYTES + 1)
-    check_size(result)
-    if not stream.is_finished():
-        raise brotli.error("cut")
-    return result
-
-
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": _unzip,
-    "x-gzip": _unzip,
-    "deflate": _inflate,
-    "br": _unpack_brotli,
-    "identity": bytes,
-}
-
-
-def check_size(body: bytes | bytearray) -> None:
-    if len(body) > MAX_ANSWER_BYTES:
+def check_size(body: bytes | bytearray, limit: int = MAX_ANSWER_BYTES) -> None:
+    if len(body) > limit:
         raise ProtocolError("the answer is too large to be one of Triton's")
 
 
-def unpacked(headers: AnswerHeaders, body: bytes) -> bytes:
+def unpacked(headers: Mapping[str, str], body: bytes) -> bytes:
     """`body` without the compression of a gateway, MAX_ANSWER_BYTES at the most."""
-    coding = (headers.get("content-encoding") or "").strip().lower()
-    if not coding or not body:
+    encoding = headers.get("content-encoding")
+    if not encoding or not body:
         return body
-    shown, names = one_line(coding, 80), [each.strip() for each in coding.split(",")]
-    if len(names) > _MOST_STEPS or not _UNPACK.keys() >= set(names):
+    names = [name.strip().lower() for name in encoding.split(",")]
+    coding = ", ".join(name for name in names if name not in ("", "identity"))
+    if not coding:
+        return body
+    shown = one_line(coding, 80)
+    if not set(coding.split(", ")) <= set(urllib3.HTTPResponse.CONTENT_DECODERS):
         raise ProtocolError(f"the answer is compressed as {shown!r}, which cannot be read: ask the gateway for gzip")
+    check_size(body, _MAX_PACKED_BYTES)
+    packed = urllib3.HTTPResponse(io.BytesIO(body), {"content-encoding": coding}, preload_content=False)
     try:
-        for name in reversed(names):
-            body = _UNPACK[name](body)
-    except (zlib.error, brotli.error):
+        content = packed.read(MAX_ANSWER_BYTES + 1, decode_content=True)
+    except urllib3.exceptions.HTTPError:
         raise ProtocolError(f"the answer is said to be compressed as {shown!r}, but cannot be unpacked") from None
-    return body
+    check_size(content)
+    return content
 
 
-def decode_infer(headers: AnswerHeaders, body: bytes) -> InferResponse:
+def decode_infer(headers: Mapping[str, str], body: bytes) -> InferResponse:
     """Reads the body of a 200 answer."""
     try:
         length = int(headers.get(HEADER_LENGTH) or len(body))
@@ -202,7 +160,7 @@ def query_headers(headers: Headers) -> dict[str, str]:
     return {**dict(headers), "accept": "application/json"}
 
 
-def to_error(status: int, headers: AnswerHeaders, body: bytes) -> DeepfakeError:
+def to_error(status: int, headers: Mapping[str, str], body: bytes) -> DeepfakeError:
     """The error of ours for an answer other than 200."""
     message = _message(body)
     result = _from_status(status, message)
