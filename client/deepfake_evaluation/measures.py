@@ -1,4 +1,4 @@
-"""From predictions to figures, with scikit-learn's definitions, their confidence intervals and bounds of error rates."""
+"""From predictions to figures, as scikit-learn defines them, with confidence intervals and bounds of error rates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import binom, binomtest, norm, rankdata
-from sklearn.metrics import average_precision_score, classification_report, confusion_matrix
+from scipy.stats import binom, binomtest, norm
+from sklearn.metrics import average_precision_score, classification_report, confusion_matrix, roc_auc_score
 
 from . import InputError
 from .run import Prediction
@@ -45,33 +44,18 @@ def proportion(hits: int, total: int) -> Interval:
 
 
 def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Interval:
-    """The share of pairs of a positive and a negative image that the scores put in order; ties count half.
+    """The area under the ROC curve: the share of pairs of a positive and a negative image that are in order.
 
-    The interval takes DeLong's variance (Biometrics 44, 1988) through the logit (M. S. Pepe, «The Statistical Evaluation
-    of Medical Tests», 2003, 5.2), so that it stays within 0 and 1. A sample without variance, as of perfectly separated
-    classes, gets R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which is wider.
+    With R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which leaves room for doubt even
+    where the classes are perfectly apart: the areas from which this one is just within the expected deviation.
 
     Args:
         truth: shape (N,), True for the positive class; both classes occur.
         scores: shape (N,), higher for the positive class.
     """
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    ranks = rankdata(scores)
-    above = (ranks[truth] - rankdata(scores[truth])) / negatives  # for each positive: share of negatives below it
-    below = 1 - (ranks[~truth] - rankdata(scores[~truth])) / positives
-    area = float(above.mean())
-    variance = 0.0
-    if min(positives, negatives) > 1:
-        variance = float(above.var(ddof=1) / positives + below.var(ddof=1) / negatives)
-    if variance <= 0 or area in (0, 1):
-        return _newcombe(area, positives, negatives)
-    half = _Z * variance**0.5 / (area * (1 - area))
-    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)), "DeLong, logit")
-
-
-def _newcombe(area: float, positives: int, negatives: int) -> Interval:
-    """The areas from which `area` is just within the expected deviation."""
-    others = (positives + negatives) / 2 - 1
+    area, positives = float(roc_auc_score(truth, scores)), int(truth.sum())
+    negatives = len(truth) - positives
+    others = len(truth) / 2 - 1
 
     def excess(true: float, side: int) -> float:
         spread = true * (1 - true) * (1 + others * (1 - true) / (2 - true) + others * true / (1 + true))
@@ -175,12 +159,10 @@ class Measures:
     """The figures of a sample.
 
     Attributes:
-        table: scikit-learn's classification report, as it prints it with four digits.
-        by_class: the same as numbers.
+        table: scikit-learn's classification report, as it prints it with four digits; `by_class` is the same as numbers.
         confusion: images by true label (rows) and verdict (columns), in the order of the labels.
-        accuracy, auc: with their confidence intervals.
-        average_precision: area under the precision-recall curve of the positive class, as scikit-learn sums it.
-        recalls: share of each class that was recognised, with its confidence interval.
+        average_precision: of the positive class.
+        recalls: by label.
         reliability: of the scores of the positive class.
     """
 

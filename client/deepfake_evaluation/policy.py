@@ -40,16 +40,16 @@ class Decisions:
     calibration_error: float
 
     @property
+    def images(self) -> int:
+        return sum(map(self.images_of, self.counts))
+
+    @property
     def unsure(self) -> int:
         return sum(row[UNSURE] for row in self.counts.values())
 
     @property
     def right(self) -> int:
         return sum(self.counts[label][label] for label in self.counts)
-
-    @property
-    def images(self) -> int:
-        return sum(map(self.images_of, self.counts))
 
     def images_of(self, label: str) -> int:
         return sum(self.counts[label].values())
@@ -72,29 +72,26 @@ def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: De
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     """What the policy does on the images, for the report."""
-    decided = decisions.images - decisions.unsure
-    right = proportion(decisions.right, decided) if decided else None
+    images, decided = decisions.images, decisions.images - decisions.unsure
     # Of all images of the kind, the undecided included.
     photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
-    unsure = proportion(decisions.unsure, decisions.images)
-    lines = [
-        f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
-        f"Right where decided {right or '-'}, {decisions.right} of {decided}",
-        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
-        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
-        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
-    ]
-    if policy.stand_in:
-        lines.insert(0, f"Policy fitted to {STAND_IN_NOTE}")
     figures = {
         "policy": policy,
         "counts": decisions.counts,
-        "unsure": unsure,
-        "accuracy_of_decided": right,
+        "unsure": proportion(decisions.unsure, images),
+        "accuracy_of_decided": proportion(decisions.right, decided) if decided else None,
         "photos_called_deepfake": photos,
         "deepfakes_called_real": deepfakes,
         "expected_calibration_error": decisions.calibration_error,
     }
+    lines = [
+        *([f"Policy fitted to {STAND_IN_NOTE}"] if policy.stand_in else []),
+        f"Decisions: unsure {figures['unsure']}, {decisions.unsure} of {images}",
+        f"Right where decided {figures['accuracy_of_decided'] or '-'}, {decisions.right} of {decided}",
+        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
+        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
+        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
+    ]
     return Part("decisions", figures, "\n".join(lines))
 
 
@@ -176,7 +173,7 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
         ece_before=reliability(is_deepfake, expit(odds)).expected_calibration_error,
         ece_after=decisions.calibration_error,
     )
-    return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, decisions, note)
+    return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, note)
 
 
 def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
@@ -244,31 +241,31 @@ def choose_thresholds(
     return None if upper is None else max(upper, 0.5), None if lower is None else min(lower, _BELOW_HALF)
 
 
-def _report(policy: DecisionPolicy, evidence: PolicyEvidence, decisions: Decisions, note: str | None) -> str:
-    calibration_error = f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f}"
+def _report(policy: DecisionPolicy, evidence: PolicyEvidence, note: str | None) -> str:
+    images = evidence.deepfakes + evidence.real_photos
+
+    def threshold(text: str, value: float | None) -> str:
+        return "never: no probability keeps the rate" if value is None else text.format(value)
+
+    def share(part: int, whole: int) -> str:
+        return f"{part} of {whole} ({100 * part / whole:.1f} %)"
+
+    def errors(part: int, whole: int, bound: float) -> str:
+        return f"{share(part, whole)}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
+
     lines = {
         "images": f"{evidence.deepfakes} {DEEPFAKE}, {evidence.real_photos} {REAL}",
         "temperature": f"{policy.temperature:.4g}" + (f" ({note})" if note else ""),
-        "calibration error": f"{calibration_error} (expected, {BINS} bins of equal width)",
-        DEEPFAKE: _threshold("from {:.4f} up", policy.deepfake_threshold),
-        REAL: _threshold("up to {:.4f}", policy.real_threshold),
-        "unsure": _share(decisions.unsure, decisions.images),
-        "right if decided": _share(decisions.right, decisions.images - decisions.unsure),
-        "photos called Deepfake": _errors(decisions, REAL, evidence.photos_called_deepfake_bound),
-        "deepfakes called Real one": _errors(decisions, DEEPFAKE, evidence.deepfakes_called_real_bound),
+        "calibration error": f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f} (expected, {BINS} bins)",
+        DEEPFAKE: threshold("from {:.4f} up", policy.deepfake_threshold),
+        REAL: threshold("up to {:.4f}", policy.real_threshold),
+        "unsure": share(evidence.unsure, images),
+        "photos called Deepfake": errors(
+            evidence.photos_called_deepfake, evidence.real_photos, evidence.photos_called_deepfake_bound
+        ),
+        "deepfakes called Real one": errors(
+            evidence.deepfakes_called_real, evidence.deepfakes, evidence.deepfakes_called_real_bound
+        ),
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
-
-
-def _threshold(text: str, threshold: float | None) -> str:
-    return "never: no probability keeps the rate" if threshold is None else text.format(threshold)
-
-
-def _errors(decisions: Decisions, label: str, bound: float) -> str:
-    share = _share(decisions.errors(label), decisions.images_of(label))
-    return f"{share}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part} of {whole}" + (f" ({100 * part / whole:.1f} %)" if whole else "")

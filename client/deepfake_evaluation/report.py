@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -101,30 +102,24 @@ def write_results(
 ) -> None:
     """Write report.json, the tables and the plots; they replace those of an earlier evaluation.
 
-    Without rows there is no table and no plot of the robustness. The open file of answers keeps others from writing here.
+    Without rows there is no table and no plot of the robustness.
 
     Raises:
         OutputError: the disk is full or failed; the results in `output` are unchanged.
     """
     staging, note = output / _STAGING, model.weights_note
-    drawings = {
-        "confusion_matrix.png": plots.plot_confusion,
-        "roc.png": plots.plot_roc,
-        "precision_recall.png": plots.plot_precision_recall,
-        "reliability.png": plots.plot_reliability,
-        "scores.png": plots.plot_scores,
-    }
-    caption = plots.Caption(f"n = {sample.describe()}", model.describe(), note)
+    drawings = plots.plots_of(sample, measures)
+    if rows:
+        drawings[_ROBUSTNESS_PLOT] = "Robustness to damage", partial(plots.plot_robustness, rows=rows)
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         _write_report(staging / "report.json", model, sample, parts)
         write_predictions(staging / "predictions.csv", model.labels, predictions, note)
-        for name, draw in drawings.items():
-            draw(staging / name, sample, measures, caption)
+        for name, (title, plot) in drawings.items():
+            plots.draw(staging / name, title, f"n = {sample.describe()}; {model.describe()}", note, plot)
         if rows:
             _write_robustness(staging / _ROBUSTNESS_TABLE, rows, note)
-            plots.plot_robustness(staging / _ROBUSTNESS_PLOT, rows, caption)
         for name in (_ROBUSTNESS_TABLE, _ROBUSTNESS_PLOT):
             (output / name).unlink(missing_ok=True)  # of an earlier evaluation, and not true of this one
         for file in staging.iterdir():
