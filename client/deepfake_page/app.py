@@ -14,8 +14,10 @@ from fastapi import FastAPI
 from .classification import MAX_IMAGES, Answer, Classifier, ServedModelWatch, Upload
 from .guard import Guard
 from .markup import TITLE, batch_results, fragments
-from .uploads import KEEP_SECONDS, Uploads
+from .uploads import Uploads
 
+#: Every so many seconds gradio removes uploads that nobody asked a verdict for in so many; more than any wait here.
+DELETE_CACHE = (60, 600)
 # Events that wait for their turn; one over it is told to come back later.
 _MAX_QUEUE = 64
 # Single images, and batches, that are decoded and asked for at a time.
@@ -111,7 +113,7 @@ def _upload(file: Mapping[str, Any]) -> Upload:
 
 
 def _build_page(events: _Events, *, policy: bool, recorded: bool) -> gr.Blocks:
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS))
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE)
     with page:
         gr.HTML(fragments.header(TITLE))
         status = gr.HTML("", elem_id="df-status")

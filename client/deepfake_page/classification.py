@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePath
@@ -82,36 +82,30 @@ class Classifier:
         finally:
             self._uploads.forget(upload.path)
 
-    async def classify_many(self, uploads: Iterable[Upload]) -> AsyncIterator[Answer]:
+    async def classify_many(self, uploads: Sequence[Upload]) -> AsyncIterator[Answer]:
         """The answers for several uploads, in their order; behind single ones in the server's queue.
 
         Once the server has failed one of them, the rest is not tried: each would wait for its retries.
         """
-        slots = asyncio.Semaphore(_BATCH_WORKERS)
-        failed = asyncio.Event()
-
-        async def answer(upload: Upload) -> Answer:
-            async with slots:
-                if failed.is_set():
-                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
-                    return Answer(upload.name, Failure(upload.name, skipped), 0.0, None)
-                found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
-            error = found.result.error if isinstance(found.result, Failure) else None
-            if error is not None and not isinstance(error, (ImageError, OverloadedError)):
-                failed.set()  # the next image would meet the same
-            return found
-
-        tasks = {asyncio.create_task(answer(upload)): upload for upload in uploads}
+        failed = False
+        waiting = list(uploads)
         try:
-            for task in list(tasks):
-                found = await task
-                self._uploads.forget(tasks.pop(task).path)
-                yield found
+            while waiting:
+                some = waiting[:_BATCH_WORKERS]
+                if failed:
+                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
+                    answers = [Answer(each.name, Failure(each.name, skipped), 0.0, None) for each in some]
+                else:
+                    answers = await asyncio.gather(
+                        *(anyio.to_thread.run_sync(self._answer, upload, "bulk") for upload in some)
+                    )
+                for answer in answers:
+                    self._uploads.forget(waiting.pop(0).path)
+                    error = None if isinstance(answer.result, Verdict) else answer.result.error
+                    failed = failed or (error is not None and not isinstance(error, (ImageError, OverloadedError)))
+                    yield answer
         finally:
-            # Whoever closes the page in the middle leaves nothing behind.
-            for task in tasks:
-                task.cancel()
-            self.forget(tasks.values())
+            self.forget(waiting)  # whoever closes the page in the middle leaves nothing behind
 
     def forget(self, uploads: Iterable[Upload]) -> None:
         """Remove uploads that get no answer."""
