@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,27 +96,16 @@ def _weights_of(repository: Path) -> str | None:
 
 
 def _require_hub(model: str) -> None:
-    """Ask the Hub for the model's entry, in a thread: a name server that never answers heeds no timeout of ours."""
     from deepfake_deploy.export import HubUnreachableError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            HfApi().model_info(model, timeout=HUB_PATIENCE_SECONDS)
-        except RepositoryNotFoundError:
-            pass  # an answer, if not the wanted one: the export will say it
-        except Exception:  # whatever it was (name server, proxy, HTTP 503), the Hub is out of reach
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, name="ask-hub", daemon=True)
-    thread.start()
-    thread.join(HUB_PATIENCE_SECONDS)
-    if not answered.is_set():
-        raise HubUnreachableError(f"{model}: the Hugging Face Hub cannot be reached")
+    try:
+        HfApi().model_info(model, timeout=HUB_PATIENCE_SECONDS)
+    except RepositoryNotFoundError:
+        pass  # an answer, if not the wanted one: the export will say it
+    except Exception:  # whatever it was (name server, proxy, HTTP 503)
+        raise HubUnreachableError(f"{model}: the Hugging Face Hub cannot be reached") from None
 
 
 def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bool:

@@ -69,21 +69,16 @@ def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured on.
-
-    Attributes:
-        labels: of the model; the first is the positive class.
-        truth: shape (N,), True for images of the positive class.
-        scores: shape (N,), probability of the positive class.
-        predicted: shape (N,), True where the verdict is the positive class.
-        unreadable: (file, error) of each image without scores.
-    """
+    """What is measured on, as arrays of shape (N,)."""
 
     labels: tuple[str, str]
+    """Of the model; the first is the positive class."""
     truth: NDArray[np.bool_]
     scores: NDArray[np.float64]
+    """Probability of the positive class."""
     predicted: NDArray[np.bool_]
     unreadable: list[tuple[str, str]]
+    """(file, error) of each image without scores."""
 
     @property
     def images(self) -> int:

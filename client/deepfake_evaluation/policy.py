@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from deepfake_client import DecisionPolicy, PolicyEvidence
@@ -32,24 +32,15 @@ from .run import STAND_IN_NOTE, Prediction, ServedModel
 _BELOW_HALF = float(np.nextafter(0.5, 0))
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(NamedTuple):
     """Images with scores by true label and decision, and the expected calibration error of the probabilities."""
 
     counts: Mapping[str, Mapping[str, int]]
     calibration_error: float
 
     @property
-    def images(self) -> int:
-        return sum(map(self.images_of, self.counts))
-
-    @property
     def unsure(self) -> int:
         return sum(row[UNSURE] for row in self.counts.values())
-
-    @property
-    def right(self) -> int:
-        return sum(self.counts[label][label] for label in self.counts)
 
     def images_of(self, label: str) -> int:
         return sum(self.counts[label].values())
@@ -72,22 +63,23 @@ def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: De
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     """What the policy does on the images, for the report."""
-    images, decided = decisions.images, decisions.images - decisions.unsure
+    images, unsure = sum(map(decisions.images_of, decisions.counts)), decisions.unsure
+    right, decided = sum(decisions.counts[label][label] for label in (DEEPFAKE, REAL)), images - unsure
     # Of all images of the kind, the undecided included.
     photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
     figures = {
         "policy": policy,
         "counts": decisions.counts,
-        "unsure": proportion(decisions.unsure, images),
-        "accuracy_of_decided": proportion(decisions.right, decided) if decided else None,
+        "unsure": proportion(unsure, images),
+        "accuracy_of_decided": proportion(right, decided) if decided else None,
         "photos_called_deepfake": photos,
         "deepfakes_called_real": deepfakes,
         "expected_calibration_error": decisions.calibration_error,
     }
     lines = [
         *([f"Policy fitted to {STAND_IN_NOTE}"] if policy.stand_in else []),
-        f"Decisions: unsure {figures['unsure']}, {decisions.unsure} of {images}",
-        f"Right where decided {figures['accuracy_of_decided'] or '-'}, {decisions.right} of {decided}",
+        f"Decisions: unsure {figures['unsure']}, {unsure} of {images}",
+        f"Right where decided {figures['accuracy_of_decided'] or '-'}, {right} of {decided}",
         f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
         f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
         f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
@@ -179,9 +171,8 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
 def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
     """The temperature of the lowest negative log-likelihood, from 0.01 to 100 (C. Guo et al. 2017, arXiv:1706.04599).
 
-    In β = 1 / temperature it is convex: its minimum is the root of its derivative Σ z (σ(βz) − y). Where every image is
-    on its right side there is none. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images
-    of each class (Platt 1999).
+    In β = 1 / temperature that is convex, with the derivative Σ z (σ(βz) − y). Where every label is right it has no
+    minimum. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images of a class (Platt 1999).
 
     Args:
         odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
@@ -216,11 +207,9 @@ def choose_thresholds(
 ) -> tuple[float | None, float | None]:
     """The lowest threshold for "Deepfake" and the highest for "Real one" that are shown to keep the rate.
 
-    Of n photos the k highest may be called deepfakes, k being the most errors of n whose upper confidence bound is at
-    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank, it is a
-    one-sided tolerance limit (Wilks 1941), so the bound holds although the images are the same. Likewise the other way.
-
-    Thresholds that cross change places. Neither crosses one half, so that a decision is the verdict's label or none.
+    As many of the highest photos may be called deepfakes as the bound of `rate` allows; the threshold is the first
+    probability above the next one. Chosen by rank it is a one-sided tolerance limit (Wilks 1941), so the bound holds
+    although the images are the same. Thresholds that cross change places, and neither crosses one half.
 
     Args:
         probabilities: shape (N,), calibrated, of "Deepfake".

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -30,20 +28,13 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError):
-        raise PortError(
-            f"host {host}: no address or name of one; use 127.0.0.1, or an address of this machine"
-        ) from None
-    try:
         return socket.create_server(address, family=family, dualstack_ipv6=family == socket.AF_INET6)
-    except OSError as error:
-        another = "choose another with --port"
-        reasons = {
-            errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there, or {another} (0 picks a free one)",
-            errno.EADDRNOTAVAIL: f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0",
-        }
-        reason = reasons.get(error.errno or 0, f"port {port} on {host}: {os.strerror(error.errno or 0)}; {another}")
-        raise PortError(reason) from None
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", None) or "no name of a machine").partition(" (while")[0]
+        raise PortError(
+            f"port {port} on {host} cannot be bound ({reason}); stop what listens there, or choose another with "
+            "--port (0 picks a free one) or --host"
+        ) from None
 
 
 def is_loopback(listener: socket.socket) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import IO
+
+from deepfake_client import InvalidArgumentError, TLSConfig
 
 from .installation import EmbeddedTritonError, Installation
 
@@ -55,17 +56,10 @@ class TlsFiles:
         Raises:
             EmbeddedTritonError: a file is no PEM file of its kind, or the key is not the certificate's.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        refusal = f"{self.certificate} and {self.key} are no certificate with its unencrypted key"
         try:
-            # An empty password: a key that has one must not make the server ask for it on the terminal.
-            context.load_cert_chain(self.certificate, self.key, password="")
-            refusal = f"{self.client_ca} holds no certificate"
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
-        except OSError as error:  # ssl.SSLError is one
-            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise EmbeddedTritonError(f"{refusal} ({reason})") from None
+            TLSConfig(self.client_ca, self.certificate, self.key).ssl_context()
+        except InvalidArgumentError as error:
+            raise EmbeddedTritonError(str(error)) from None
 
 
 @dataclass(eq=False, repr=False)

@@ -79,11 +79,10 @@ def _require_platform() -> None:
         )
     _require_python_version()
     libc, version = platform.libc_ver()
-    if libc != "glibc":
-        raise EmbeddedTritonError(f"the embedded Triton needs glibc, which this Linux (musl?) lacks; {CONTAINER_HINT}")
-    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_GLIBC:
+    if libc != "glibc" or tuple(map(int, version.split(".")[:2])) < MINIMUM_GLIBC:
         needed = ".".join(map(str, MINIMUM_GLIBC))
-        raise EmbeddedTritonError(f"the embedded Triton needs glibc {needed} or newer, not {version}; {CONTAINER_HINT}")
+        found = version or "another C library (musl?)"
+        raise EmbeddedTritonError(f"the embedded Triton needs glibc {needed} or newer, not {found}; {CONTAINER_HINT}")
 
 
 def _require_python_version() -> None:

@@ -262,16 +262,9 @@ def _dead_children(pid: int) -> set[int]:
     """
     dead: set[int] = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            dead.update(child for child in map(int, children.read_text(encoding="utf-8").split()) if _is_zombie(child))
+        with contextlib.suppress(OSError):  # a thread or child that has just ended
+            for child in children.read_text(encoding="utf-8").split():
+                status = Path(f"/proc/{child}/stat").read_text(encoding="utf-8", errors="replace")
+                if status.rpartition(")")[2].split()[0] == "Z":  # the name in brackets may hold brackets too
+                    dead.add(int(child))
     return dead
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        # The name in brackets may hold anything, also brackets.
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
-        )
-    except OSError:
-        return False

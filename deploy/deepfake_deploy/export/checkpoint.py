@@ -17,7 +17,6 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -32,7 +31,6 @@ from .reporting import (
     ExportError,
     HubUnreachableError,
     Progress,
-    hub_bars_on_terminals_only,
     one_line,
     silent_transformers,
 )
@@ -97,8 +95,7 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
         yield Checkpoint(name, None, Path(model).expanduser())
     elif _HUB_ID.fullmatch(model):
         progress.step(f"Fetching {model} from the Hugging Face Hub")
-        with progress.aside():
-            snapshot = download_checkpoint(model, revision)
+        snapshot = download_checkpoint(model, revision)
         yield Checkpoint(model, snapshot.name, snapshot)
     else:
         raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
@@ -120,7 +117,7 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
     """
     at = f"{model_id} at revision {revision}" if revision else model_id
     try:
-        with hub_bars_on_terminals_only():
+        with silent_transformers():
             return Path(snapshot_download(model_id, revision=revision, allow_patterns=FETCHED_FILES))
     except GatedRepoError:
         raise ExportError(
@@ -137,16 +134,8 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
             f"{at}: the Hugging Face Hub cannot be reached and it is not in the local cache; check the network, or "
             "name a local folder"
         ) from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "no status")
-        raise ExportError(f"{at}: the Hugging Face Hub answered with HTTP {status}; try again later") from None
-    except OSError as error:
+    except Exception as error:  # the disk, HTTP 5xx, a connection that broke midway
         raise ExportError(f"{at}: the download failed: {one_line(error)}; run the command again to go on") from None
-    except Exception as error:
-        # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
-        if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
-            raise
-        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {one_line(error)}") from None
 
 
 def write_stand_in(folder: Path, labels: list[str]) -> None:
@@ -243,7 +232,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
     loading: dict[str, Any] = loaded[1]
     # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    if keys := missing + sorted(map(_mismatch, loading["mismatched_keys"])):
+    if keys := missing + sorted(key for key, *_ in loading["mismatched_keys"]):
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         raise ExportError(
             f"{checkpoint.model_id}: its weights do not fit its config.json: missing or of another shape: {shown}; save "
@@ -251,14 +240,6 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
         )
     model.eval()
     return model
-
-
-def _mismatch(key: Any) -> str:
-    """Name of a tensor of another shape, with both shapes where transformers tells them."""
-    if not isinstance(key, tuple):
-        return str(key)
-    shapes = " and ".join(str(tuple(shape)) for shape in key[1:])
-    return f"{key[0]} ({shapes})" if shapes else str(key[0])
 
 
 def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:

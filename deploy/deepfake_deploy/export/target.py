@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,12 +70,16 @@ class ExportTarget:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with _signals_held():  # between the two renames the model and its provenance do not match
+            # Between the two renames the model and its provenance do not match.
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+            try:
                 for name in (MODEL_FILE, PROVENANCE_FILE):
                     self._partial(name).replace(self._staging / name)
                     del self._files[name]
                 if self._staging != self.folder:
                     self._staging.rename(self.folder)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
             _sync(self.folder)
             _sync(self.folder.parent)
         except OSError as error:
@@ -106,15 +109,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
