@@ -19,7 +19,6 @@ from deepfake_client import (
     Failure,
     ImageError,
     ImageLimits,
-    InternalServerError,
     NotReadyError,
     OverloadedError,
     Provenance,
@@ -45,7 +44,7 @@ _FRESH_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file: where gradio put it, and its name as the sender gave it."""
+    """Where gradio put a file, and its name as the sender gave it."""
 
     path: str
     name: str
@@ -53,14 +52,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one upload.
-
-    Attributes:
-        name: of the file.
-        result: the verdict, or why there is none.
-        milliseconds: from the uploaded file to the result, decoding included.
-        thumbnail: a small JPEG; None where the image could not be decoded.
-    """
+    """What became of one upload, after how long, and a small JPEG where it could be decoded."""
 
     name: str
     result: Verdict | Failure
@@ -126,10 +118,6 @@ class Classifier:
             # Not by its name, which may tell what nobody but its sender is to know.
             _log.warning("no verdict on an image: %s", error.reason)
             result = Failure(upload.name, error)
-        except Exception:
-            _log.exception("the page failed on an image")
-            reason = "the page failed on this image; its log says why"
-            result = Failure(upload.name, InternalServerError(reason, source=upload.name))
         return Answer(upload.name, result, (time.perf_counter() - begun) * 1000, small)
 
 
@@ -143,15 +131,12 @@ def _thumbnail(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The server as it was when it was asked last.
-
-    Attributes:
-        provenance: of its weights, or what it told of them before it went away; None where it has told nothing.
-        away: why it cannot be asked; None where it answers.
-    """
+    """The server as it was when it was asked last."""
 
     provenance: Provenance | None
+    """Of its weights, or what it told of them before it went away; None where it has told nothing."""
     away: str | None
+    """Why it cannot be asked; None where it answers."""
 
     @property
     def stand_in(self) -> bool:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 INSTALL_HINT = "pip install 'deepfake-vs-real[serve]'"
 CONTAINER_HINT = "serve with NVIDIA's container instead"
-MINIMUM_GLIBC = (2, 35)  # of the wheel's tritonserver binary
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 12)  # the server needs numpy below 2, which has no wheels for a newer one
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -67,7 +66,11 @@ def find_installation() -> Installation:
     for part in (installation.binary, installation.stub):
         if not part.is_file():
             raise EmbeddedTritonError(f"{part}: not there; install the server again with: {INSTALL_HINT}")
-    _require_packages()
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.split(".")[0]) >= 2:
+        raise EmbeddedTritonError(
+            f"the embedded Triton needs numpy below 2, not {numpy}; install it with: {INSTALL_HINT}"
+        )
     return installation
 
 
@@ -78,11 +81,6 @@ def _require_platform() -> None:
             f"the embedded Triton runs on Linux x86-64, not on {system} {machine}; {CONTAINER_HINT}"
         )
     _require_python_version()
-    libc, version = platform.libc_ver()
-    if libc != "glibc" or tuple(map(int, version.split(".")[:2])) < MINIMUM_GLIBC:
-        needed = ".".join(map(str, MINIMUM_GLIBC))
-        found = version or "another C library (musl?)"
-        raise EmbeddedTritonError(f"the embedded Triton needs glibc {needed} or newer, not {found}; {CONTAINER_HINT}")
 
 
 def _require_python_version() -> None:
@@ -107,16 +105,6 @@ def _libpython_folder() -> Path:
         f"the embedded Triton needs the shared library {name}, which this Python ({sys.executable}) lacks; on Debian "
         f"and Ubuntu: apt-get install {package}; elsewhere use a Python built with --enable-shared"
     )
-
-
-def _require_packages() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise EmbeddedTritonError(f"the embedded Triton's pytorch backend needs torch; install it with: {INSTALL_HINT}")
-    numpy = importlib.metadata.version("numpy")
-    if int(numpy.split(".")[0]) >= 2:
-        raise EmbeddedTritonError(
-            f"the embedded Triton needs numpy below 2, not {numpy}; install it with: {INSTALL_HINT}"
-        )
 
 
 def cuda_device_count() -> int:

@@ -58,17 +58,14 @@ class EmbeddedTriton(ServerOptions):
 
     @property
     def http_url(self) -> str:
-        """http://host:port of the inference API."""
         return f"http://{self.host}:{self.http_port}"
 
     @property
     def grpc_url(self) -> str:
-        """grpc://host:port of the inference API; grpcs:// with TLS."""
         return f"{'grpcs' if self.tls else 'grpc'}://{self.host}:{self.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
-        """http://host:port/metrics, in Prometheus' format."""
         return f"http://{self.host}:{self.metrics_port}/metrics"
 
     @property
@@ -115,7 +112,7 @@ class EmbeddedTriton(ServerOptions):
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
             self._log = LogReader(self._process.stdout, self.log or sys.stderr, passing=self.verbose)
             self._wait_until_ready(deadline)
-            self._log.pass_on()
+            self._log.passing = True  # a quiet server only writes what somebody should see
             self._resources = resources.pop_all()
 
     def wait(self, timeout_seconds: float) -> int | None:
@@ -192,10 +189,8 @@ class EmbeddedTriton(ServerOptions):
         log = self._log
         assert log is not None  # noqa: S101 - the process has been started
         log.join(timeout_seconds=5)
-        if failure := log.load_failure():
-            return f"a model did not load: {failure}; see the whole log with --verbose"
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        reason = ", ".join(filter(None, [log.last_error(), how]))
+        reason = ", ".join(filter(None, [log.failure(), how]))
         return f"the embedded Triton ended before it was ready: {reason}; see the whole log with --verbose"
 
     def _end_process(self) -> None:
@@ -234,8 +229,7 @@ def check_repository(repository: Path) -> None:
     """
     if not repository.is_dir():
         raise EmbeddedTritonError(
-            f"{repository}: no such folder; start this in the project's folder, or name its model repository with "
-            "--repository"
+            f"{repository}: no such folder; start this in the project's folder, or name one with --repository"
         )
     configurations = sorted(repository.glob("*/config.pbtxt"))
     if not configurations:
@@ -243,11 +237,10 @@ def check_repository(repository: Path) -> None:
     for configuration in configurations:
         model = configuration.parent
         try:
-            text = configuration.read_text(encoding="utf-8", errors="replace")
+            torchscript = _TORCHSCRIPT.search(configuration.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
             raise EmbeddedTritonError(f"{configuration}: {error.strerror}; it must be a readable file") from None
-        exported = any(path.parent.name.isdigit() for path in model.glob("*/model.pt"))
-        if _TORCHSCRIPT.search(text) and not exported:
+        if torchscript and not any(path.parent.name.isdigit() for path in model.glob("*/model.pt")):
             raise EmbeddedTritonError(
                 f"{model / '1' / 'model.pt'}: not there; write it with `deepfake export` (or, where the weights cannot "
                 "be had, `deepfake export --model stand-in`)"
