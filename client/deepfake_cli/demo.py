@@ -55,11 +55,7 @@ def command(paths: tuple[Path, ...], repository: Path) -> None:
 def prepare_weights(repository: Path, progress: Progress) -> tuple[str, str]:
     """Make sure that the repository has a model to serve: what is there, else the Hub's, else the stand-in.
 
-    Returns:
-        What it serves ("checkpoint" or "stand-in"), and a sentence about how it came to that.
-
-    Raises:
-        ExportError: the Hub answered and the export failed, or the repository cannot be written.
+    Gives what it serves ("checkpoint" or "stand-in"), and a sentence about how it came to that.
     """
     from deepfake_deploy.export import STAND_IN, HubUnreachableError, export_model
     from huggingface_hub.constants import HF_HUB_OFFLINE

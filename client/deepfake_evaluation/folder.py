@@ -14,18 +14,12 @@ class LabelledFolder:
     """Files with their labels.
 
     Attributes:
-        path: the folder.
-        labels: of the model, in the order of its classes.
         files: paths below the folder, with slashes, label by label and then by name; each begins with its label.
         left_out: files beside the label folders, which have no label, and links to folders, which are not followed.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        """List the files.
-
-        Raises:
-            InputError: the folder is not there, its folders are not named like the labels, or one of them is empty.
-        """
+        """List the files."""
         self.path, self.labels = path, tuple(labels)
         try:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))

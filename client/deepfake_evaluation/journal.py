@@ -101,12 +101,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """Open the answers at `path`, which need not exist; `identity` is that of the model that is asked.
-
-    Raises:
-        InputError: it cannot be written, or is some other file.
-        OutputError: another evaluation writes there.
-    """
+    """Open the answers at `path`, which need not exist; `identity` is that of the model that is asked."""
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

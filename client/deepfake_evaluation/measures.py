@@ -49,9 +49,7 @@ def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) 
     With R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which leaves room for doubt even
     where the classes are perfectly apart: the areas from which this one is just within the expected deviation.
 
-    Args:
-        truth: shape (N,), True for the positive class; both classes occur.
-        scores: shape (N,), higher for the positive class.
+    `truth`, shape (N,), is True for the positive class, and both classes occur; its `scores` are higher.
     """
     area, positives = float(roc_auc_score(truth, scores)), int(truth.sum())
     negatives = len(truth) - positives
@@ -93,11 +91,7 @@ class Sample:
 
 
 def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sample:
-    """The predictions as arrays.
-
-    Raises:
-        InputError: of one class there is no image that could be read.
-    """
+    """The predictions as arrays."""
     read = [each for each in predictions if each.scores is not None]
     sample = Sample(
         labels=labels,

@@ -95,12 +95,7 @@ def require_labels(model: ServedModel) -> None:
 
 
 def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
-    """Refuse a policy that was fitted for other weights, as the client does.
-
-    Raises:
-        PolicyMismatchError: naming both.
-        InputError: the model has other labels.
-    """
+    """Refuse a policy that was fitted for other weights, as the client does, with `PolicyMismatchError`."""
     require_labels(model)
     guard = PolicyGuard(policy, time.monotonic)
     if not guard.asks_nothing:
@@ -122,14 +117,8 @@ def require_enough(kind: str, images: int, rate: float) -> None:
 def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate: float) -> tuple[DecisionPolicy, str]:
     """Fit temperature and thresholds to the predictions of `model` that have scores.
 
-    Args:
-        error_rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
-
-    Returns:
-        The policy, and some lines for a person.
-
-    Raises:
-        InputError: too few images of one kind to show that rate.
+    `error_rate` is the highest share of photos called "Deepfake", and of deepfakes called "Real one". Gives the policy
+    and some lines for a person; raises `InputError` for too few images of one kind.
     """
     scored = [(each.label == DEEPFAKE, log_odds(model.by_label(each.scores))) for each in predictions if each.scores]
     is_deepfake = np.array([truth for truth, _ in scored], np.bool_)
@@ -174,12 +163,7 @@ def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -
     In β = 1 / temperature that is convex, with the derivative Σ z (σ(βz) − y). Where every label is right it has no
     minimum. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images of a class (Platt 1999).
 
-    Args:
-        odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
-        is_deepfake: shape (N,), the truth, with both kinds in it.
-
-    Returns:
-        The temperature, and what a person should know of how it came about, or None.
+    `odds` are log(p / (1 − p)) of "Deepfake", shape (N,). The note is what a person should know, or None.
     """
     note = None
     targets = is_deepfake.astype(np.float64)
@@ -211,13 +195,8 @@ def choose_thresholds(
     probability above the next one. Chosen by rank it is a one-sided tolerance limit (Wilks 1941), so the bound holds
     although the images are the same. Thresholds that cross change places, and neither crosses one half.
 
-    Args:
-        probabilities: shape (N,), calibrated, of "Deepfake".
-        is_deepfake: shape (N,), the truth; enough of each kind (`require_enough`).
-        rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
-
-    Returns:
-        Both, as `DecisionPolicy` has them; None where even the outermost probabilities are of the wrong kind too often.
+    `probabilities` are the calibrated ones of "Deepfake", shape (N,). A threshold is None where even the outermost
+    probabilities are of the wrong kind too often.
     """
     photos, deepfakes = np.sort(probabilities[~is_deepfake]), np.sort(probabilities[is_deepfake])
     seen = np.unique(probabilities)

@@ -32,13 +32,7 @@ Scores = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A checkpoint in transformers, in fp32 on the CPU; `model` and `processor` are as the card loads them.
-
-    Attributes:
-        model_id: Hub id, local folder as given, or "stand-in".
-        revision: commit on the Hub; None for anything local.
-        weights_sha256: of its safetensors, by name.
-    """
+    """A checkpoint in transformers, in fp32 on the CPU; `model` and `processor` are as the card loads them."""
 
     model_id: str
     revision: str | None
@@ -47,11 +41,7 @@ class Reference:
     processor: BaseImageProcessor
 
     def probabilities(self, path: Path) -> Scores:
-        """Softmax of the logits for one image file, in the order of the classes.
-
-        Raises:
-            OSError, ValueError, …: Pillow or transformers cannot read the file.
-        """
+        """Softmax of the logits for one image file, in the order of the classes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow finds odd about a file has nothing to do with its scores
             with Image.open(path) as file:
@@ -62,11 +52,7 @@ class Reference:
 
 
 def reference_of(model: ServedModel) -> tuple[str, str | None]:
-    """Name and revision of the model that the served weights were exported from, as the provenance has them.
-
-    Raises:
-        InputError: the server does not say, or names a folder.
-    """
+    """Name and revision of the model that the served weights were exported from, as the provenance has them."""
     provenance = model.provenance
     if provenance is None:
         raise InputError("the server does not say which weights it serves; name them with --reference-model")

@@ -103,9 +103,6 @@ def write_results(
     """Write report.json, the tables and the plots; they replace those of an earlier evaluation.
 
     Without rows there is no table and no plot of the robustness.
-
-    Raises:
-        OutputError: the disk is full or failed; the results in `output` are unchanged.
     """
     staging, note = output / _STAGING, model.weights_note
     drawings = plots.plots_of(sample, measures)

@@ -1,7 +1,5 @@
 """The same measurement under each of the damages that happen to photos on their way, side by side.
 
-A damage takes an upright RGB image and gives the one that arrives, the same each time. Sizes are relative to the image
-where the effect is one of the picture (blur, crop), and in pixels where it is one of the file (JPEG's blocks, noise).
 A scaled image arrives small, as a thumbnail does, and the model stretches it as it stretches every image.
 """
 
@@ -25,13 +23,7 @@ _NOISE_ROWS = 256
 
 
 class Damage(NamedTuple):
-    """One kind of damage.
-
-    Attributes:
-        name: short, for tables and plots.
-        parameters: all that decides what comes out; earlier answers are found again by both.
-        apply: makes of an upright RGB image the damaged one, RGB too.
-    """
+    """One kind of damage; earlier answers are found again by its name and parameters."""
 
     name: str
     parameters: str
@@ -93,10 +85,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """What is left of the figures under one damage; `none` are the images as they are.
-
-    `failed` are files to which the damage could not be done, with the reason; they are in no figure of the row.
-    """
+    """What is left of the figures under one damage; `failed` are files to which it could not be done, and why."""
 
     damage: str
     parameters: str

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one image of a labelled folder.
-
-    Attributes:
-        file: path below the evaluated folder, with slashes; its first part is the label's folder.
-        scores: probability of each class in the order of the model's labels; None where the image could not be used.
-        error: why it could not; None where there are scores.
-        sha256: of the bytes that were classified, in hexadecimal; None where they could not be read.
-    """
+    """The answer for one image of a labelled folder."""
 
     file: str
+    """Path below the evaluated folder, with slashes; its first part is the label's folder."""
     scores: tuple[float, ...] | None
+    """Probability of each class in the order of the model's labels, or None and the error."""
     error: str | None = None
     sha256: str | None = None
+    """Of the file, in hexadecimal; None where it could not be read."""
 
     @property
     def label(self) -> str:
@@ -89,13 +85,7 @@ class Prediction:
 
 
 class EvaluationRun:
-    """One evaluation of a folder; made by `open_run`.
-
-    Attributes:
-        model: what answers.
-        folder: the images.
-        notes: what a person should know of earlier answers, and of files that are left out.
-    """
+    """One evaluation of a folder; made by `open_run`. `notes` are what a person should know before it begins."""
 
     def __init__(
         self, client: DeepfakeClient, model: ServedModel, folder: LabelledFolder, journal: Journal, concurrency: int
@@ -194,13 +184,12 @@ class EvaluationRun:
 
     def _end_pass(self, failures: Sequence[DeepfakeError], images: int) -> None:
         """Raise where images have no answer, or where weights were exchanged, as they can be under the same version."""
-        if not failures:
-            self._require_same_model()
-            return
-        if self._client.ready():
-            # What failed may have been the server's end, and what is there now another one.
-            with suppress(DeepfakeError):
+        # What failed may have been the server's end, and what is there now another one.
+        if not failures or self._client.ready():
+            with suppress(DeepfakeError) if failures else nullcontext():
                 self._require_same_model()
+        if not failures:
+            return
         others = f" and {len(failures) - 1} more of {images} so far" if len(failures) > 1 else ""
         raise UnansweredError(
             f"no answer for {failures[0]}{others}; what was answered is kept, run the same command again to go on"
@@ -220,13 +209,7 @@ def _prediction(file: str, sha256: str | None, answer: Answer | None) -> Predict
 
 @contextmanager
 def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency: int = 16) -> Iterator[EvaluationRun]:
-    """Begin to evaluate the folder `images`, or go on with it; `answers` is the file of what was answered.
-
-    Raises:
-        InputError: the folder cannot be used with this model, or `answers` cannot be written.
-        OutputError: another evaluation has `answers` open.
-        DeepfakeError: the server does not answer.
-    """
+    """Begin to evaluate the folder `images`, or go on with it; `answers` is the file of what was answered."""
     model = ask_model(client)
     folder = LabelledFolder(images, model.labels)
     with open_journal(answers, model.identity()) as journal:
@@ -234,12 +217,7 @@ def open_run(client: DeepfakeClient, images: Path, answers: Path, *, concurrency
 
 
 def ask_model(client: DeepfakeClient) -> ServedModel:
-    """The model behind `client`.
-
-    Raises:
-        InputError: it has not two classes.
-        DeepfakeError: the server does not answer.
-    """
+    """The model behind `client`."""
     info = client.model_info()
     if len(info.labels) != 2:
         raise InputError(f"{info.name}: has {len(info.labels)} classes; only a model of two can be evaluated")

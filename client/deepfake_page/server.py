@@ -21,11 +21,7 @@ class PortError(Exception):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 picks a free one.
-
-    Raises:
-        PortError: taken, not allowed, or no address of this machine.
-    """
+    """A socket that listens; port 0 picks a free one."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, dualstack_ipv6=family == socket.AF_INET6)

@@ -51,11 +51,7 @@ class TlsFiles:
     """With it callers must show a certificate that it signed (mutual TLS)."""
 
     def check(self) -> None:
-        """Refuse what Triton would only call a taken port.
-
-        Raises:
-            EmbeddedTritonError: a file is no PEM file of its kind, or the key is not the certificate's.
-        """
+        """Refuse what Triton would only call a taken port."""
         try:
             TLSConfig(self.client_ca, self.certificate, self.key).ssl_context()
         except InvalidArgumentError as error:

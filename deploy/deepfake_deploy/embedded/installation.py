@@ -43,11 +43,7 @@ class Installation:
 
 
 def find_installation() -> Installation:
-    """Locate the server without importing `pytriton`, which would start threads and read sockets.
-
-    Raises:
-        EmbeddedTritonError: this platform cannot run it, or a part is not installed.
-    """
+    """Locate the server without importing `pytriton`, which would start threads and read sockets."""
     _require_platform()
     try:
         distribution = importlib.metadata.distribution("nvidia-pytriton")

@@ -10,11 +10,7 @@ from .installation import EmbeddedTritonError
 
 
 def resolve(host: str) -> str:
-    """The IPv4 address of `host`: Triton takes a name for HTTP as 255.255.255.255, and an IPv6 address for a taken port.
-
-    Raises:
-        EmbeddedTritonError: it has none.
-    """
+    """The IPv4 address of `host`: Triton takes a name for HTTP as 255.255.255.255, and an IPv6 address for a taken port."""
     try:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
@@ -32,12 +28,7 @@ def reserved_ports(host: str, wanted: Mapping[str, int]) -> Iterator[dict[str, i
     holds to the next process that asks for any. Bound here without listening, a port is given to nobody, and a server
     that sets SO_REUSEADDR, as all here do, can still bind it by its number.
 
-    Args:
-        host: IPv4 address to bind to.
-        wanted: purpose ("http", "grpc", "metrics") → port; 0 picks a free one.
-
-    Raises:
-        EmbeddedTritonError: a port is taken, named twice or not allowed, or the host is not one of this machine's.
+    `wanted` is purpose ("http", "grpc", "metrics") → port; 0 picks a free one.
     """
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:

@@ -222,11 +222,7 @@ def _plain_path(repository: Path, folder: Path) -> Path:
 
 
 def check_repository(repository: Path) -> None:
-    """Refuse a repository without models, or with a TorchScript model whose weights were never exported.
-
-    Raises:
-        EmbeddedTritonError: naming what is missing and the command that makes it.
-    """
+    """Refuse a repository without models, or with a TorchScript model whose weights were never exported."""
     if not repository.is_dir():
         raise EmbeddedTritonError(
             f"{repository}: no such folder; start this in the project's folder, or name one with --repository"

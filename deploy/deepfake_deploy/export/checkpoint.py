@@ -54,12 +54,9 @@ _UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint came from and where it lies.
+    """Where a checkpoint came from (Hub id, folder as given or "stand-in") and where it lies.
 
-    Attributes:
-        model_id: Hub id, local folder as given, or "stand-in" for seeded random weights.
-        revision: commit on the Hub; None for anything local.
-        folder: with its files.
+    `revision` is the commit on the Hub; None for anything local.
     """
 
     model_id: str
@@ -74,11 +71,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def open_checkpoint(model: str, revision: str | None, labels: list[str], progress: Progress) -> Iterator[Checkpoint]:
-    """The checkpoint named by a local folder, a Hub id or "stand-in"; never one in place of another.
-
-    Raises:
-        ExportError: it does not exist, or a revision is given for something that has none.
-    """
+    """The checkpoint named by a local folder, a Hub id or "stand-in"; never one in place of another."""
     local = model == STAND_IN or _is_folder(model)
     if local and revision is not None:
         raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
@@ -109,12 +102,7 @@ def _is_folder(model: str) -> bool:
 
 
 def download_checkpoint(model_id: str, revision: str | None) -> Path:
-    """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to.
-
-    Raises:
-        HubUnreachableError: no connection, and the revision is not in the cache.
-        ExportError: the id or the revision is unknown, private or gated, or the download broke off.
-    """
+    """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to."""
     at = f"{model_id} at revision {revision}" if revision else model_id
     try:
         with silent_transformers():
@@ -152,11 +140,7 @@ def write_stand_in(folder: Path, labels: list[str]) -> None:
 
 
 def weight_files(checkpoint: Checkpoint) -> list[Path]:
-    """The safetensors files of a checkpoint, each with a whole header and body.
-
-    Raises:
-        ExportError: there are none, only pickles, or one is truncated.
-    """
+    """The safetensors files of a checkpoint, each with a whole header and body."""
     folder, name = checkpoint.folder, checkpoint.model_id
     files = _files_of(folder)
     if not files:
@@ -206,11 +190,7 @@ def sha256_of(path: Path) -> str:
 
 
 def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
-    """The classifier in fp32, in evaluation mode, on the CPU, every weight of it from the checkpoint.
-
-    Raises:
-        ExportError: weights are missing or of other shapes than config.json says.
-    """
+    """The classifier in fp32, in evaluation mode, on the CPU, every weight of it from the checkpoint."""
     folder = checkpoint.folder
     try:
         with silent_transformers():
