@@ -35,7 +35,8 @@ class Journal:
         self._path, self._file, self._identity = path, file, dict(identity)
         self._answers: defaultdict[str, dict[str, Answer]] = defaultdict(dict)
         # What the file holds beyond is cut off with the first answer: a run that is refused before it loses nothing.
-        self._end = self._load()
+        with path.open("rb") as lines:
+            self._end = self._load(lines)
 
     def find(self, damage: str, sha256: str | None) -> Answer | None:
         """The answer for an image with this damage, or None."""
@@ -53,32 +54,27 @@ class Journal:
         """Take out all answers: some may be of another model than the first line says."""
         self._file.truncate(0)
 
-    def _load(self) -> int:
+    def _load(self, lines: IO[bytes]) -> int:
         """Read the answers of earlier runs; the end of the last whole line, 0 to start afresh."""
-        with self._path.open("rb") as lines:
-            header = next(lines, b"")
-            if not header.endswith(b"\n"):
-                return 0
-            found = _parse(header)
-            if found.get("format") != _FORMAT:
-                raise InputError(
-                    f"{self._path}: not written by `deepfake evaluate`; move it away or choose another --output"
-                )
-            if found["model"] != self._identity:
-                models = f"its answers are of {_name(found['model'])}, the server has {_name(self._identity)}"
-                self.note = f"{self._path}: {models}; starting afresh"
-                return 0
-            if self._identity["model_pt_sha256"] is None:
-                self.note = f"{self._path}: the server does not say which weights it serves; starting afresh"
-                return 0
-            end = len(header)
-            for line in lines:
-                entry = _parse(line)
-                if "file" not in entry:
-                    break  # torn, or what a power failure left; the images of the rest are asked for again
-                answer = tuple(entry["scores"]) if "scores" in entry else entry["error"]
-                self._answers[entry["damage"]][entry["sha256"]] = answer
-                end += len(line)
+        header = _parse(lines.readline())
+        if header is None:
+            return 0
+        if header.get("format") != _FORMAT:
+            raise InputError(
+                f"{self._path}: not written by `deepfake evaluate`; move it away or choose another --output"
+            )
+        found, asked = header["model"], self._identity
+        if found != asked or asked["model_pt_sha256"] is None:
+            models = f"its answers are of {_name(found)}, the server has {_name(asked)}"
+            unknown = "the server does not say which weights it serves"
+            self.note = f"{self._path}: {models if found != asked else unknown}; starting afresh"
+            return 0
+        end = lines.tell()
+        # A line that is torn, or what a power failure left, ends it: the images of the rest are asked for again.
+        while (entry := _parse(lines.readline())) and "file" in entry:
+            answer = tuple(entry["scores"]) if "scores" in entry else entry["error"]
+            self._answers[entry["damage"]][entry["sha256"]] = answer
+            end = lines.tell()
         if count := sum(map(len, self._answers.values())):
             again = "images that are unchanged are not asked for again"
             self.note = f"{self._path}: has {count} answers of this model; {again}"
@@ -118,12 +114,13 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
         yield journal
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The object in a whole line."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return {}
-    return entry if isinstance(entry, dict) else {}
+    return entry if isinstance(entry, dict) else None
 
 
 def _name(model: Mapping[str, Any]) -> str:

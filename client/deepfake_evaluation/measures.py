@@ -107,40 +107,13 @@ def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sampl
     return sample
 
 
-@dataclass(frozen=True)
-class Bin:
-    """The images with a score from `low` up to `high`; where there are none, the means are None."""
+def expected_calibration_error(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float:
+    """Do images that get a score of 80 % turn out to be positive 80 % of the time? Both have shape (N,).
 
-    low: float
-    high: float
-    images: int
-    mean_score: float | None
-    positive_share: float | None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Do images that get a score of 80 % turn out to be positive 80 % of the time?
-
-    The expected calibration error is the mean distance of score and share over the bins, each weighted by its images.
+    The mean distance of score and share of positives over ten equal bins of the scores, each weighted by its images.
     """
-
-    bins: tuple[Bin, ...]
-    expected_calibration_error: float
-
-
-def reliability(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Reliability:
-    """How scores from 0 to 1, shape (N,), compare with how often `truth`, shape (N,), is True, in ten equal bins."""
-    edges = np.arange(BINS + 1) / BINS
-    images, score_sums, positives = (
-        np.histogram(scores, edges, weights=each)[0] for each in (None, scores, truth.astype(float))
-    )
-    parts = zip(edges[:-1].tolist(), edges[1:].tolist(), images.tolist(), score_sums, positives, strict=True)
-    bins = tuple(
-        Bin(low, high, count, float(total / count) if count else None, float(hits / count) if count else None)
-        for low, high, count, total, hits in parts
-    )
-    return Reliability(bins, float(np.abs(score_sums - positives).sum() / len(scores)))
+    score_sums, positives = (np.histogram(scores, BINS, (0, 1), weights=each)[0] for each in (scores, truth * 1.0))
+    return float(np.abs(score_sums - positives).sum() / len(scores))
 
 
 @dataclass(frozen=True)
@@ -152,7 +125,7 @@ class Measures:
         confusion: images by true label (rows) and verdict (columns), in the order of the labels.
         average_precision: of the positive class.
         recalls: by label.
-        reliability: of the scores of the positive class.
+        calibration_error: of the scores of the positive class.
     """
 
     table: str
@@ -162,7 +135,7 @@ class Measures:
     auc: Interval
     average_precision: float
     recalls: dict[str, Interval]
-    reliability: Reliability
+    calibration_error: float
 
 
 def measure(sample: Sample) -> Measures:
@@ -181,7 +154,7 @@ def measure(sample: Sample) -> Measures:
             label: proportion(int(confusion[index, index]), int(confusion[index].sum()))
             for index, label in enumerate(sample.labels)
         },
-        reliability=reliability(sample.truth, sample.scores),
+        calibration_error=expected_calibration_error(sample.truth, sample.scores),
     )
 
 

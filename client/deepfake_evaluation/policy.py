@@ -24,7 +24,15 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from . import InputError
-from .measures import BINS, CONFIDENCE, allowed_errors, images_needed, proportion, reliability, upper_bound
+from .measures import (
+    BINS,
+    CONFIDENCE,
+    allowed_errors,
+    expected_calibration_error,
+    images_needed,
+    proportion,
+    upper_bound,
+)
 from .report import Part
 from .run import STAND_IN_NOTE, Prediction, ServedModel
 
@@ -57,8 +65,8 @@ def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: De
     for label, scores in scored:
         counts[label][policy.decide(scores)] += 1
     truth = np.array([label == DEEPFAKE for label, _ in scored])
-    diagram = reliability(truth, np.array([policy.probability(scores) for _, scores in scored]))
-    return Decisions(counts, diagram.expected_calibration_error)
+    probabilities = np.array([policy.probability(scores) for _, scores in scored])
+    return Decisions(counts, expected_calibration_error(truth, probabilities))
 
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
@@ -151,7 +159,7 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
         deepfakes_called_real=decisions.errors(DEEPFAKE),
         deepfakes_called_real_bound=upper_bound(decisions.errors(DEEPFAKE), deepfakes),
         unsure=decisions.unsure,
-        ece_before=reliability(is_deepfake, expit(odds)).expected_calibration_error,
+        ece_before=expected_calibration_error(is_deepfake, expit(odds)),
         ece_after=decisions.calibration_error,
     )
     return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, note)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deepfake_client._errors import one_line
 
 from . import OutputError, plots
-from .measures import THRESHOLD, Measures, Sample
+from .measures import BINS, THRESHOLD, Measures, Sample
 from .run import Prediction, ServedModel
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def heading(model: ServedModel, sample: Sample) -> str:
 def classification(sample: Sample, measures: Measures) -> Part:
     """Precision, recall and F1 of each class, accuracy, AUC and calibration."""
     hits = sum(measures.confusion[index][index] for index in range(len(sample.labels)))
-    error, bins = measures.reliability.expected_calibration_error, len(measures.reliability.bins)
     lines = [
         measures.table,
         f"Accuracy {measures.accuracy}, {hits} of {sample.images}; threshold {THRESHOLD:g}",
         f"AUC {measures.auc}; positive class {sample.labels[0]}",
-        f"Average precision {measures.average_precision:.4f}, expected calibration error {error:.4f} in {bins} bins",
+        f"Average precision {measures.average_precision:.4f}, expected calibration error "
+        f"{measures.calibration_error:.4f} in {BINS} bins",
     ]
     figures = {
         "positive_label": sample.labels[0],
@@ -65,7 +65,7 @@ def classification(sample: Sample, measures: Measures) -> Part:
         "auc": measures.auc,
         "recall": measures.recalls,
         "average_precision": measures.average_precision,
-        "reliability": measures.reliability,
+        "reliability": {"expected_calibration_error": measures.calibration_error},
     }
     return Part("classification", figures, "\n".join(lines))
 

@@ -7,13 +7,16 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 from deepfake_client import InvalidArgumentError, TLSConfig
 
 from .installation import EmbeddedTritonError, Installation
+
+if TYPE_CHECKING:
+    from .server import EmbeddedTriton
 
 # What an outsider must not reach: loading models, registering memory, and changing traces and logs.
 ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
@@ -58,28 +61,8 @@ class TlsFiles:
             raise EmbeddedTritonError(str(error)) from None
 
 
-@dataclass(eq=False, repr=False)
-class ServerOptions:
-    """What the caller of `EmbeddedTriton` chooses; see there."""
-
-    repository: str | os.PathLike[str] = "model_repository"
-    _: KW_ONLY
-    host: str = LOOPBACK
-    http_port: int = 0
-    grpc_port: int = 0
-    metrics_port: int = 0
-    drain_seconds: int = 30
-    response_cache_bytes: int = 0
-    tls: TlsFiles | None = None
-    poll_seconds: int = 0
-    latency_summaries: bool = False
-    trace_otlp_url: str | None = None
-    verbose: bool = False
-    log: IO[str] | None = None
-
-
 def server_arguments(
-    options: ServerOptions, installation: Installation, repository: Path, backends: Path, shm_prefix: str, *, gpu: bool
+    options: EmbeddedTriton, installation: Installation, repository: Path, backends: Path, shm_prefix: str, *, gpu: bool
 ) -> list[str]:
     """`tritonserver` and its arguments; without a GPU it reads each model's configs/cpu.pbtxt, not its config.pbtxt."""
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS

@@ -11,23 +11,31 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import IO
 
-from .command import LOOPBACK, ServerOptions, server_arguments, server_environment, write_backend_directory
+from .command import LOOPBACK, TlsFiles, server_arguments, server_environment, write_backend_directory
 from .end_with_parent import ending_with_this_process
 from .installation import EmbeddedTritonError, Installation, cuda_device_count, find_installation
-from .log import LogReader
 from .ports import reserved_ports, resolve
 
 _READY_SECONDS = 300.0  # for full-size weights on a slow disk and CPU
+_LOAD_FAILURE = re.compile(r"failed to load '([^']+)' version (\d+): (.*)")
+_ERROR = re.compile(r"E\d{4} [^\]]*\] ?")
+# Written at every orderly stop, and at every start, or start of an ensemble, without a GPU.
+_EXPECTED = re.compile(
+    r"Signal \(\d+\) received\.|.*unable to create stream for .*CUDA driver version is insufficient"
+    r"|.*CudaDriverHelper has not been initialized"
+)
 _TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 
 
 @dataclass(eq=False, repr=False)
-class EmbeddedTriton(ServerOptions):
+class EmbeddedTriton:
     """A real `tritonserver` of its own on this machine, as a context manager.
 
     Args:
@@ -48,6 +56,21 @@ class EmbeddedTriton(ServerOptions):
     A machine with a CUDA device reads each model's config.pbtxt, one without its configs/cpu.pbtxt.
     Start it from a thread that outlives it: the kernel ends the server together with that thread.
     """
+
+    repository: str | os.PathLike[str] = "model_repository"
+    _: KW_ONLY
+    host: str = LOOPBACK
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    drain_seconds: int = 30
+    response_cache_bytes: int = 0
+    tls: TlsFiles | None = None
+    poll_seconds: int = 0
+    latency_summaries: bool = False
+    trace_otlp_url: str | None = None
+    verbose: bool = False
+    log: IO[str] | None = None
 
     def __post_init__(self) -> None:
         self._log: LogReader | None = None
@@ -153,9 +176,7 @@ class EmbeddedTriton(ServerOptions):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _running(self) -> subprocess.Popen[str]:
@@ -207,6 +228,50 @@ class EmbeddedTriton(ServerOptions):
     def _remove_shared_memory(self) -> None:
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):  # noqa: S108 - the stub's own choice
             region.unlink(missing_ok=True)
+
+
+class LogReader:
+    """Reads the server's output in a thread, so that its pipe never fills.
+
+    Args:
+        stream: the server's combined stdout and stderr.
+        target: where lines are passed on to, once `passing` is true. Until then they are only kept, so that a failed
+            start is told in one sentence.
+    """
+
+    KEPT_LINES = 200  # enough to hold a traceback of the stub; bounds the memory of a server that runs for months
+
+    def __init__(self, stream: IO[str], target: IO[str], *, passing: bool) -> None:
+        self.passing = passing
+        self._lines: deque[str] = deque(maxlen=self.KEPT_LINES)
+        self._target = target
+        self._thread = threading.Thread(target=self._read, args=(stream,), name="triton-log", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the end of the stream."""
+        self._thread.join(timeout_seconds)
+
+    def failure(self) -> str | None:
+        """In one line the first model that did not load, else the last error."""
+        lines = [line for line in self._lines.copy() if not _EXPECTED.match(line)]  # the thread may still write to it
+        for match in filter(None, map(_LOAD_FAILURE.search, lines)):
+            # The server escapes the line ends of what a stub raised; a traceback follows after the first ones.
+            reason = match[3].split("\\n", 1)[0].strip('"; ')
+            return f"a model did not load: {match[1]} version {match[2]}: {reason}"
+        errors = [line for line in lines if _ERROR.match(line)]
+        return _ERROR.sub("", errors[-1]).strip(' \n"') if errors else None
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.append(line.rstrip("\n"))
+            if self.passing and not _EXPECTED.match(line):
+                try:
+                    self._target.write(line)
+                    self._target.flush()
+                except (OSError, ValueError):
+                    # Whoever read our stderr has gone; the server must not stop for want of a reader.
+                    self.passing = False
 
 
 def _plain_path(repository: Path, folder: Path) -> Path:
