@@ -118,19 +118,13 @@ def expected_calibration_error(truth: NDArray[np.bool_], scores: NDArray[np.floa
 
 @dataclass(frozen=True)
 class Measures:
-    """The figures of a sample.
-
-    Attributes:
-        table: scikit-learn's classification report, as it prints it with four digits; `by_class` is the same as numbers.
-        confusion: images by true label (rows) and verdict (columns), in the order of the labels.
-        average_precision: of the positive class.
-        recalls: by label.
-        calibration_error: of the scores of the positive class.
-    """
+    """The figures of a sample; average precision and calibration error are those of the positive class."""
 
     table: str
+    """scikit-learn's classification report as it prints it, and as numbers."""
     by_class: dict[str, Any]
     confusion: list[list[int]]
+    """Images by true label (rows) and verdict (columns), in the order of the labels."""
     accuracy: Interval
     auc: Interval
     average_precision: float

@@ -218,30 +218,25 @@ def choose_thresholds(
 
 
 def _report(policy: DecisionPolicy, evidence: PolicyEvidence, note: str | None) -> str:
-    images = evidence.deepfakes + evidence.real_photos
-
     def threshold(text: str, value: float | None) -> str:
         return "never: no probability keeps the rate" if value is None else text.format(value)
 
     def share(part: int, whole: int) -> str:
         return f"{part} of {whole} ({100 * part / whole:.1f} %)"
 
-    def errors(part: int, whole: int, bound: float) -> str:
-        return f"{share(part, whole)}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
+    def bound(rate: float) -> str:
+        return f"; at most {100 * rate:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
 
+    photos_bound, deepfakes_bound = evidence.photos_called_deepfake_bound, evidence.deepfakes_called_real_bound
     lines = {
         "images": f"{evidence.deepfakes} {DEEPFAKE}, {evidence.real_photos} {REAL}",
         "temperature": f"{policy.temperature:.4g}" + (f" ({note})" if note else ""),
         "calibration error": f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f} (expected, {BINS} bins)",
         DEEPFAKE: threshold("from {:.4f} up", policy.deepfake_threshold),
         REAL: threshold("up to {:.4f}", policy.real_threshold),
-        "unsure": share(evidence.unsure, images),
-        "photos called Deepfake": errors(
-            evidence.photos_called_deepfake, evidence.real_photos, evidence.photos_called_deepfake_bound
-        ),
-        "deepfakes called Real one": errors(
-            evidence.deepfakes_called_real, evidence.deepfakes, evidence.deepfakes_called_real_bound
-        ),
+        "unsure": share(evidence.unsure, evidence.deepfakes + evidence.real_photos),
+        "photos called Deepfake": share(evidence.photos_called_deepfake, evidence.real_photos) + bound(photos_bound),
+        "deepfakes called Real one": share(evidence.deepfakes_called_real, evidence.deepfakes) + bound(deepfakes_bound),
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())

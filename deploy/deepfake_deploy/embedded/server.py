@@ -38,21 +38,6 @@ _TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 class EmbeddedTriton:
     """A real `tritonserver` of its own on this machine, as a context manager.
 
-    Args:
-        repository: model repository; its TorchScript models must have been exported.
-        host: IPv4 address to bind to, or a name of one; loopback unless told otherwise.
-        http_port, grpc_port, metrics_port: 0 picks a free one.
-        drain_seconds: at a stop, how long requests in flight may take to finish. Triton waits as long for HTTP callers
-            that keep their connections open.
-        response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
-        tls: certificate and key for gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready.
-        poll_seconds: how often to look for new and removed model versions; 0 serves what is there at the start.
-        latency_summaries: quantiles of queue and compute time among the metrics.
-        trace_otlp_url: http:// URL of an OpenTelemetry collector's traces (OTLP/HTTP), to which the spans of requests go
-            that carry a W3C trace context; None traces nothing.
-        verbose: pass the whole server log on, not only errors.
-        log: where the server's log goes; stderr when None.
-
     A machine with a CUDA device reads each model's config.pbtxt, one without its configs/cpu.pbtxt.
     Start it from a thread that outlives it: the kernel ends the server together with that thread.
     """
@@ -60,17 +45,27 @@ class EmbeddedTriton:
     repository: str | os.PathLike[str] = "model_repository"
     _: KW_ONLY
     host: str = LOOPBACK
+    """IPv4 address to bind to, or a name of one."""
     http_port: int = 0
+    """0 picks a free one."""
     grpc_port: int = 0
     metrics_port: int = 0
     drain_seconds: int = 30
+    """At a stop, how long requests in flight may take to finish, and HTTP callers may stay connected."""
     response_cache_bytes: int = 0
+    """Memory for answers to requests that were answered before; 0 keeps none."""
     tls: TlsFiles | None = None
+    """For gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready."""
     poll_seconds: int = 0
+    """How often to look for new and removed model versions; 0 serves what is there at the start."""
     latency_summaries: bool = False
+    """Quantiles of queue and compute time among the metrics."""
     trace_otlp_url: str | None = None
+    """http:// URL of an OpenTelemetry collector (OTLP/HTTP), for requests that carry a W3C trace context."""
     verbose: bool = False
+    """Pass the whole server log on, not only errors."""
     log: IO[str] | None = None
+    """Where the server's log goes; stderr when None."""
 
     def __post_init__(self) -> None:
         self._log: LogReader | None = None
@@ -233,10 +228,8 @@ class EmbeddedTriton:
 class LogReader:
     """Reads the server's output in a thread, so that its pipe never fills.
 
-    Args:
-        stream: the server's combined stdout and stderr.
-        target: where lines are passed on to, once `passing` is true. Until then they are only kept, so that a failed
-            start is told in one sentence.
+    Lines go to `target` once `passing` is true. Until then they are only kept, so that a failed start is told in one
+    sentence.
     """
 
     KEPT_LINES = 200  # enough to hold a traceback of the stub; bounds the memory of a server that runs for months
