@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from deepfake_client import DeepfakeError, ImageLimits
+from deepfake_client import DeepfakeError
 
 from .console import fail, say, waiting
 from .options import Server, file_option, server_options
@@ -37,10 +37,9 @@ def command(server: Server, host: str, port: int, policy: Path | None, verdict_l
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="deepfake: %(message)s")
     from deepfake_page.uploads import memory_folder
 
-    limits = ImageLimits()
     try:
         # A person waits: after three retries the page says what is wrong in place of trying on.
-        client = server.client(max_retries=3, limits=limits, policy=policy, verdict_log=verdict_log)
+        client = server.client(max_retries=3, policy=policy, verdict_log=verdict_log)
     except DeepfakeError as error:
         fail(str(error))
     with client, _listener(host, port) as listener, memory_folder() as folder:
@@ -48,7 +47,7 @@ def command(server: Server, host: str, port: int, policy: Path | None, verdict_l
             from deepfake_page.app import build_app
 
             recorded = verdict_log is not None
-            app, end_streams = build_app(client, folder, limits, policy=policy is not None, recorded=recorded)
+            app, end_streams = build_app(client, folder, policy=policy is not None, recorded=recorded)
         address, port = listener.getsockname()[:2]
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             say(f"Listening on {host}: whoever reaches this port can classify, there is no authentication.")

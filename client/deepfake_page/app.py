@@ -32,15 +32,15 @@ _HERE = Path(__file__).parent
 
 
 def build_app(
-    client: DeepfakeClient, folder: Path, limits: ImageLimits, *, policy: bool, recorded: bool
+    client: DeepfakeClient, folder: Path, *, policy: bool, recorded: bool
 ) -> tuple[Guard, Callable[[], None]]:
     """The application to serve, and what ends the connection that each open page holds.
 
-    `folder` is that of `memory_folder`, `limits` are those of `client`. `policy` and `recorded`: whether the verdicts
-    come with a decision, and whether there is a verdict log.
+    `folder` is that of `memory_folder`. `policy` and `recorded`: whether the verdicts come with a decision, and whether
+    there is a verdict log.
     """
     uploads = Uploads(folder)
-    events = _Events(Classifier(client, uploads, limits), ServedModelWatch(client))
+    events = _Events(Classifier(client, uploads), ServedModelWatch(client))
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         _build_page(events, policy=policy, recorded=recorded),
@@ -49,7 +49,7 @@ def build_app(
         run_history=False,
         allowed_paths=[],
         show_error=False,  # but of what we raise ourselves, which is one line
-        max_file_size=limits.max_bytes,
+        max_file_size=ImageLimits().max_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

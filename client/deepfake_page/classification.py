@@ -18,7 +18,6 @@ from deepfake_client import (
     DeepfakeError,
     Failure,
     ImageError,
-    ImageLimits,
     NotReadyError,
     OverloadedError,
     Provenance,
@@ -63,10 +62,8 @@ class Answer:
 class Classifier:
     """Asks the server about uploads, which are removed with their answer."""
 
-    def __init__(self, client: DeepfakeClient, uploads: Uploads, limits: ImageLimits) -> None:
-        self._client = client
-        self._uploads = uploads
-        self._limits = limits
+    def __init__(self, client: DeepfakeClient, uploads: Uploads) -> None:
+        self._client, self._uploads = client, uploads
 
     async def classify(self, upload: Upload) -> Answer:
         try:
@@ -111,7 +108,7 @@ class Classifier:
         try:
             data = self._uploads.read(upload.path)
             # Decoded here for the thumbnail, and once more by the client, which takes note of the file as it came.
-            small = _thumbnail(load_image(data, limits=self._limits))
+            small = _thumbnail(load_image(data))
             result = self._client.classify(data, source=upload.name, priority=priority)
         except DeepfakeError as error:
             error.source = upload.name
@@ -157,7 +154,6 @@ class ServedModelWatch:
 
     def __init__(self, client: DeepfakeClient) -> None:
         self._client = client
-        self._away: str | None = None
         self._lock = threading.Lock()
         self._last: tuple[float, ServedModel] | None = None
 
@@ -174,7 +170,6 @@ class ServedModelWatch:
         except DeepfakeError as error:
             # What is known of its weights holds for the verdicts that it gave before.
             served = ServedModel(self._last[1].provenance if self._last else None, error.reason)
-        if served.away != self._away:
+        if served.away != (self._last[1].away if self._last else None):
             _log.warning("the server %s", "answers again" if served.away is None else f"is away: {served.away}")
-            self._away = served.away
         return served

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from deepfake_client import DeepfakeClient, FakeTransport, ImageLimits, ImageReadError, InternalServerError
+from deepfake_client import DeepfakeClient, FakeTransport, ImageReadError, InternalServerError
 from deepfake_page.classification import Classifier, Upload
 from deepfake_page.guard import Guard
 from deepfake_page.uploads import Uploads, memory_folder
@@ -81,7 +81,7 @@ def test_what_a_failed_request_leaves_behind_goes_with_the_last_one_under_way(fo
 ABANDONED = """
 import time
 from pathlib import Path
-from deepfake_client import DeepfakeClient, FakeTransport, ImageLimits
+from deepfake_client import DeepfakeClient, FakeTransport
 from deepfake_page.uploads import memory_folder
 from starlette.testclient import TestClient
 
@@ -89,7 +89,7 @@ with memory_folder() as folder, DeepfakeClient(transport=FakeTransport([0.1, 0.9
     from deepfake_page import app
     assert app.DELETE_CACHE == (60, 600)
     app.DELETE_CACHE = (1, 1)
-    guard, _ = app.build_app(client, folder, ImageLimits(), policy=False, recorded=False)
+    guard, _ = app.build_app(client, folder, policy=False, recorded=False)
     with TestClient(guard) as visitor:
         (path,) = visitor.post("/gradio_api/upload", files={"files": ("a.jpg", b"x")}).json()
         assert Path(path).read_bytes() == b"x"
@@ -139,7 +139,7 @@ def test_the_folder_of_a_page_that_was_killed_goes_with_the_next_start(folder: P
 async def test_a_visitor_who_leaves_in_the_middle_leaves_nothing_behind(folder: Path) -> None:
     uploads = Uploads(folder)
     with DeepfakeClient(transport=FakeTransport([0.1, 0.9])) as client:
-        answers = Classifier(client, uploads, ImageLimits()).classify_many(photos_in(uploads, 20))
+        answers = Classifier(client, uploads).classify_many(photos_in(uploads, 20))
         assert (await anext(answers)).result.ok
         await answers.aclose()
     assert list(folder.iterdir()) == []
@@ -149,7 +149,7 @@ async def test_after_a_failure_of_the_server_the_rest_of_a_batch_is_not_tried(fo
     uploads = Uploads(folder)
     server = FakeTransport([0.1, 0.9], errors=[InternalServerError("the model failed")] * 20)
     with DeepfakeClient(transport=server) as client:
-        classifier = Classifier(client, uploads, ImageLimits())
+        classifier = Classifier(client, uploads)
         answers = [answer async for answer in classifier.classify_many(photos_in(uploads, 20))]
     assert [answer.result.ok for answer in answers] == [False] * 20
     assert "not tried" in str(answers[-1].result.error)

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -75,6 +76,10 @@ def _require_platform() -> None:
     if system != "Linux" or machine != "x86_64":
         raise EmbeddedTritonError(
             f"the embedded Triton runs on Linux x86-64, not on {system} {machine}; {CONTAINER_HINT}"
+        )
+    if shutil.which("setpriv") is None:
+        raise EmbeddedTritonError(
+            "the embedded Triton is started by setpriv, which is not on the PATH; install util-linux"
         )
     _require_python_version()
 

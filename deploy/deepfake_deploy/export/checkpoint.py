@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import tempfile
@@ -170,23 +171,19 @@ def _files_of(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [path for path in [folder / "model.safetensors"] if path.is_file()]
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        shards = [folder / name for name in names]
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = sorted(folder / name for name in names)
+        if all(shard.parent == folder and shard.is_file() for shard in shards):
+            return shards
     except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
-        raise ExportError(f"{index}: not an index of safetensors shards; fetch or save the checkpoint again") from None
-    for shard in shards:
-        if shard.parent != folder or not shard.is_file():
-            raise ExportError(f"{index}: names {shard.name}, which is not in the folder; fetch the checkpoint again")
-    return shards
+        pass
+    raise ExportError(f"{index}: not an index of safetensors files beside it; fetch or save the checkpoint again")
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """Hex digest of a file, which is not empty."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
