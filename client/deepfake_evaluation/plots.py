@@ -63,6 +63,7 @@ def plots_of(sample: Sample, measures: Measures) -> dict[str, tuple[str, Callabl
         axes.axvline(THRESHOLD, color="grey", linestyle="--")
         # The few images far from the rest are what matters here, and thousands are not to hide them.
         axes.set_yscale("symlog", linthresh=10)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel=f"score of {positive}", ylabel="images (linear to 10, then logarithmic)")
         axes.legend(title="true class")
 
@@ -87,4 +88,4 @@ def plot_robustness(axes: Axes, rows: Sequence[Row]) -> None:
         axes.errorbar(values, places + shift, xerr=ends, fmt=marker, capsize=3, label=f"{name}, 95 % CI")
     axes.set_yticks(places, [row.damage for row in rows])
     axes.invert_yaxis()
-    axes.legend()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
