@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS, ServerOptions, server_arguments
+from deepfake_deploy.embedded import EmbeddedTriton
+from deepfake_deploy.embedded.command import RATE_LIMIT_ARGUMENTS, server_arguments
 from deepfake_deploy.embedded.installation import find_installation
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
@@ -63,7 +64,7 @@ def test_on_a_gpu_two_instances_share_the_weights_and_nobody_takes_turns() -> No
 @with_and_without_gpu
 def test_deepfake_serve_has_turns_on_a_cpu_alone(cpu: bool) -> None:
     repository, backends = Path("model_repository"), Path("backends")
-    arguments = server_arguments(ServerOptions(), find_installation(), repository, backends, "prefix", gpu=not cpu)
+    arguments = server_arguments(EmbeddedTriton(), find_installation(), repository, backends, "prefix", gpu=not cpu)
     assert [argument for argument in arguments if "rate-limit" in argument] == list(RATE_LIMIT_ARGUMENTS if cpu else ())
     assert RATE_LIMIT_ARGUMENTS[0] == "--rate-limit=execution_count"
 

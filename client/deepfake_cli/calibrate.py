@@ -13,8 +13,6 @@ from .console import fail, image_bar, say, tell
 from .evaluate import evaluation_errors
 from .options import GivenPath, Server, concurrency_option, decoding_option, server_options
 
-_SHOWN = 20  # files without a verdict that are named
-
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=GivenPath())
@@ -71,8 +69,6 @@ def command(folder: Path, server: Server, output: Path, rate: float, concurrency
         if line:
             tell(line)
     unread = [each for each in predictions if each.scores is None]
-    for each in unread[:_SHOWN]:
+    for each in unread:
         say(f"left out: {folder / each.file}: {each.error}")
-    if len(unread) > _SHOWN:
-        say(f"left out: {len(unread) - _SHOWN} more files")
     sys.exit(1 if unread else 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from deepfake_client import DeepfakeError, Failure, ImageLimits, PolicyMismatchError, Verdict
@@ -19,73 +19,60 @@ from .console import fail, image_bar, writable_stdout
 from .options import GivenPath, Server, concurrency_option, decoding_option, file_option, server_options
 
 ERROR = "error"
-_DECISION_WIDTH = len("Deepfake")  # the longest one
+_Results = Iterable[Verdict | Failure]
 
 
-class Writer:
-    """Writes results one by one; `close` ends what was begun. `labels` are those of the model's classes, by index."""
-
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
-        self._stream, self._labels, self._decisions = stream, labels, decisions
-        self._begun = False
-
-    def write(self, result: Verdict | Failure) -> None:
-        """One JSON object a line."""
-        self._stream.write(json.dumps(result.to_dict()) + "\n")
-
-    def close(self) -> None:
-        """Write what follows the last one."""
-
-
-class TableWriter(Writer):
+def _table(results: _Results, labels: Sequence[str], decisions: bool) -> Iterator[str]:
     """Columns for a person: label, score, decision, source. The source comes last, as it may be long."""
+    width = max(map(len, [*labels, ERROR]))
 
-    def write(self, result: Verdict | Failure) -> None:
-        if not self._begun:
-            self._line("label", "score", "decision", "source")
-            self._begun = True
+    def line(label: str, score: str, decision: str, text: str) -> str:
+        decided = f"{decision:{len('Deepfake')}}  " if decisions else ""  # the longest one
+        return f"{label:{width}}  {score:6}  {decided}{_printable(text)}\n"
+
+    for number, result in enumerate(results):
+        head = "" if number else line("label", "score", "decision", "source")
         if isinstance(result, Verdict):
-            self._line(result.label, f"{result.score:6.4f}", result.decision or "-", result.source or "-")
+            yield head + line(result.label, f"{result.score:6.4f}", result.decision or "-", result.source or "-")
         else:
             text = str(result.error)
-            if result.source and result.source not in text:
-                text = f"{result.source}: {text}"
-            self._line(ERROR, "-", "-", text)
-
-    def _line(self, label: str, score: str, decision: str, text: str) -> None:
-        width = max(map(len, [*self._labels, ERROR]))
-        decided = f"{decision:{_DECISION_WIDTH}}  " if self._decisions else ""
-        self._stream.write(f"{label:{width}}  {score:6}  {decided}{_printable(text)}\n")
+            known = not result.source or result.source in text
+            yield head + line(ERROR, "-", "-", text if known else f"{result.source}: {text}")
 
 
-class JsonWriter(Writer):
+def _json(results: _Results, *_: Any) -> Iterator[str]:
     """One JSON array, an object a line."""
-
-    def write(self, result: Verdict | Failure) -> None:
-        self._stream.write(f"{',' if self._begun else '['}\n  {json.dumps(result.to_dict())}")
-        self._begun = True
-
-    def close(self) -> None:
-        self._stream.write("\n]\n" if self._begun else "[]\n")
+    opening = "["
+    for result in results:
+        yield f"{opening}\n  {json.dumps(result.to_dict())}"
+        opening = ","
+    yield "[]\n" if opening == "[" else "\n]\n"
 
 
-class CsvWriter(Writer):
+def _json_lines(results: _Results, *_: Any) -> Iterator[str]:
+    """One JSON object a line."""
+    return (json.dumps(result.to_dict()) + "\n" for result in results)
+
+
+def _csv(results: _Results, labels: Sequence[str], decisions: bool) -> Iterator[str]:
     """A header, then a row each: source, label, a score per label, model, model_version, decision, error."""
-
-    def __init__(self, stream: TextIO, labels: Sequence[str], *, decisions: bool) -> None:
-        super().__init__(stream, labels, decisions=decisions)
-        decision = ["decision"] if decisions else []
-        columns = ["source", "label", *labels, "model", "model_version", *decision, "error"]
-        self._rows = csv.DictWriter(stream, columns, lineterminator="\n")
-        self._rows.writeheader()
-
-    def write(self, result: Verdict | Failure) -> None:
+    decision = ["decision"] if decisions else []
+    text = StringIO()
+    rows = csv.DictWriter(
+        text, ["source", "label", *labels, "model", "model_version", *decision, "error"], lineterminator="\n"
+    )
+    rows.writeheader()
+    for result in results:
         row = result.to_dict()
-        self._rows.writerow({**row.pop("scores", {}), **row})
+        rows.writerow({**row.pop("scores", {}), **row})
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()  # the header, where there was no result
 
 
-#: By the name that --format takes.
-WRITERS: dict[str, type[Writer]] = {"table": TableWriter, "json": JsonWriter, "jsonl": Writer, "csv": CsvWriter}
+#: By the name that --format takes: results, labels by class and whether there are decisions → what to write, bit by bit.
+FORMATS: dict[str, Callable[..., Iterator[str]]] = {"table": _table, "json": _json, "jsonl": _json_lines, "csv": _csv}
 
 
 def _printable(text: str) -> str:
@@ -112,7 +99,7 @@ STDIN = Path("-")
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(list(WRITERS)),
+    type=click.Choice(list(FORMATS)),
     default="table",
     show_default=True,
     help="What is written to stdout.",
@@ -136,13 +123,12 @@ def command(
     """
     if sum(path is STDIN for path in paths) > 1:
         raise click.UsageError("- is given twice, and the standard input can be read only once")
-    stdout = writable_stdout()
+    writable_stdout()
     try:
         with server.ready_client(policy=policy, decoding=decoding) as client:
-            writer = WRITERS[format_name](stdout, client.model_info().labels, decisions=policy is not None)
-            total, failed = _write(
-                client.classify_many(map(_image, _files(paths)), concurrency=concurrency), writer, paths
-            )
+            labels = client.model_info().labels
+            results = client.classify_many(map(_image, _files(paths)), concurrency=concurrency)
+            total, failed = _write(results, format_name, labels, policy is not None, paths)
     except DeepfakeError as error:
         fail(str(error))
     if total == 0:
@@ -168,18 +154,28 @@ def _image(file: Path) -> Path | BytesIO:
     return content
 
 
-def _write(results: Iterable[Verdict | Failure], writer: Writer, paths: Sequence[Path]) -> tuple[int, int]:
+def _write(
+    results: _Results, format_name: str, labels: Sequence[str], decisions: bool, paths: Sequence[Path]
+) -> tuple[int, int]:
     """Write each result as it comes; how many there were, and how many of them are failures."""
     total = failed = 0
-    with image_bar("Classifying", sum(1 for _ in _files(paths)) if sys.stderr.isatty() else None) as advance:
+    refused: PolicyMismatchError | None = None
+
+    def counted() -> Iterator[Verdict | Failure]:
+        nonlocal total, failed, refused
         for result in results:
             if isinstance(result, Failure) and isinstance(result.error, PolicyMismatchError):
-                writer.close()
-                fail(result.error.reason)  # what is wrong with every file is told once
+                refused = result.error
+                return
             total += 1
             failed += isinstance(result, Failure)
-            writer.write(result)
-            sys.stdout.flush()
+            yield result
             advance()
-        writer.close()
+
+    with image_bar("Classifying", sum(1 for _ in _files(paths)) if sys.stderr.isatty() else None) as advance:
+        for text in FORMATS[format_name](counted(), labels, decisions):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    if refused is not None:
+        fail(refused.reason)  # what is wrong with every file is told once
     return total, failed

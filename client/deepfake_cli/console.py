@@ -11,7 +11,8 @@ from typing import NoReturn, TextIO
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -54,40 +55,30 @@ def waiting(description: str) -> AbstractContextManager[object]:
 
 
 class StepProgress:
-    """A context manager that shows one line per step, with a spinner, a clock, and the parts of it that are done."""
+    """A context manager that shows the current step, and how many of its parts are done; nothing in a pipe."""
 
     def __init__(self) -> None:
-        self._display = _display()
+        self._status = stderr.status("")
+        self._step, self._done = "", 0
 
     def step(self, description: str) -> None:
         """A step begins, and the one before it is done."""
-        self._finish()
-        self._display = _display()
-        self._display.add_task(description, total=None, parts="")
-        self._display.start()
+        self._step, self._done = escape(description), 0
+        self._status.update(self._step)
+        if stderr.is_terminal:
+            self._status.start()
 
     def advance(self) -> None:
         """A part of the step is done."""
-        (step,) = self._display.tasks
-        self._display.update(step.id, advance=1, parts=f" ({step.completed + 1:.0f} done)")
-
-    def aside(self) -> AbstractContextManager[None]:
-        """Leave the terminal to another library's progress bars, until the next step."""
-        self._finish()
-        return nullcontext()
+        self._done += 1
+        self._status.update(f"{self._step} ({self._done} done)")
 
     def __enter__(self) -> StepProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._finish()
-        self._display.stop()
-
-    def _finish(self) -> None:
-        for step in self._display.tasks:
-            self._display.update(step.id, total=1, completed=1)
-        self._display.stop()
+    def __exit__(self, *_: object) -> None:
+        if stderr.is_terminal:
+            self._status.stop()
 
 
 @contextmanager
@@ -105,13 +96,3 @@ def image_bar(description: str, count: int | None) -> Iterator[Callable[[], None
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
     ) as progress:
         yield partial(progress.advance, progress.add_task(description, total=count))
-
-
-def _display() -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}{task.fields[parts]}", markup=False),
-        TimeElapsedColumn(),
-        console=stderr,
-        disable=not sys.stderr.isatty(),
-    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from deepfake_client import DeepfakeClient, Verdict
 from deepfake_client._images import list_files
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageOps
 
 from .console import StepProgress, fail, say, tell, waiting
 from .export import DEFAULT_MODEL
@@ -56,11 +55,7 @@ def command(paths: tuple[Path, ...], repository: Path) -> None:
 def prepare_weights(repository: Path, progress: Progress) -> tuple[str, str]:
     """Make sure that the repository has a model to serve: what is there, else the Hub's, else the stand-in.
 
-    Returns:
-        What it serves ("checkpoint" or "stand-in"), and a sentence about how it came to that.
-
-    Raises:
-        ExportError: the Hub answered and the export failed, or the repository cannot be written.
+    Gives what it serves ("checkpoint" or "stand-in"), and a sentence about how it came to that.
     """
     from deepfake_deploy.export import STAND_IN, HubUnreachableError, export_model
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -97,34 +92,23 @@ def _weights_of(repository: Path) -> str | None:
 
 
 def _require_hub(model: str) -> None:
-    """Ask the Hub for the model's entry, in a thread: a name server that never answers heeds no timeout of ours."""
     from deepfake_deploy.export import HubUnreachableError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            HfApi().model_info(model, timeout=HUB_PATIENCE_SECONDS)
-        except RepositoryNotFoundError:
-            pass  # an answer, if not the wanted one: the export will say it
-        except Exception:  # whatever it was (name server, proxy, HTTP 503), the Hub is out of reach
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, name="ask-hub", daemon=True)
-    thread.start()
-    thread.join(HUB_PATIENCE_SECONDS)
-    if not answered.is_set():
-        raise HubUnreachableError(f"{model}: the Hugging Face Hub cannot be reached")
+    try:
+        HfApi().model_info(model, timeout=HUB_PATIENCE_SECONDS)
+    except RepositoryNotFoundError:
+        pass  # an answer, if not the wanted one: the export will say it
+    except Exception:  # whatever it was (name server, proxy, HTTP 503)
+        raise HubUnreachableError(f"{model}: the Hugging Face Hub cannot be reached") from None
 
 
 def _classify(urls: list[str], paths: tuple[Path, ...], *, stand_in: bool) -> bool:
     """Print a verdict per image and protocol; False when an image got none."""
     complete, mark = True, "   [stand-in weights: meaningless]" if stand_in else ""
     with tempfile.TemporaryDirectory(prefix="deepfake-demo-") as folder:
-        images = [file for path in paths for file in list_files(path)] if paths else _draw_faces(Path(folder))
+        images = [file for path in paths for file in list_files(path)] if paths else _draw(Path(folder))
         if not images:
             fail(f"{', '.join(map(str, paths))}: no files in it")
         for url in urls:
@@ -147,27 +131,14 @@ def deepfake_command(arguments: str) -> str:
     return f"{Path(sys.executable).parent / 'deepfake'} {arguments}".replace(f"{Path.cwd()}/", "")
 
 
-def _draw_faces(folder: Path) -> list[Path]:
-    """Write four cartoon faces: the project ships no photo of anybody."""
+def _draw(folder: Path) -> list[Path]:
+    """Write four pictures: the project ships no photo of anybody."""
     drawings = [
-        ("drawing-1.jpg", (640, 800), "steelblue", "saddlebrown", "bisque"),
-        ("drawing-2.png", (512, 512), "seagreen", "black", "peru"),
-        ("drawing-3.webp", (800, 600), "khaki", "midnightblue", "sienna"),
-        ("drawing-4.jpg", (400, 400), "slategray", "goldenrod", "wheat"),
+        ("drawing-1.jpg", (640, 800), ("bisque", "steelblue")),
+        ("drawing-2.png", (512, 512), ("peru", "seagreen")),
+        ("drawing-3.webp", (800, 600), ("sienna", "khaki")),
+        ("drawing-4.jpg", (400, 400), ("wheat", "slategray")),
     ]
-    for name, size, background, hair, skin in drawings:
-        _draw_face(background, hair, skin).resize(size).save(folder / name)
+    for name, size, (middle, rim) in drawings:
+        ImageOps.colorize(Image.radial_gradient("L"), middle, rim).resize(size).save(folder / name)
     return [folder / name for name, *_ in drawings]
-
-
-def _draw_face(background: str, hair: str, skin: str) -> Image.Image:
-    image = Image.new("RGB", (600, 600), background)
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((130, 60, 470, 470), fill=hair)
-    draw.ellipse((160, 110, 440, 520), fill=skin)
-    for x in (235, 365):
-        draw.ellipse((x - 34, 250, x + 34, 290), fill="white")
-        draw.ellipse((x - 14, 254, x + 14, 286), fill="black")
-    draw.line((300, 290, 285, 370, 315, 372), fill="dimgray", width=6)
-    draw.arc((235, 360, 365, 450), 20, 160, fill="firebrick", width=10)
-    return image.filter(ImageFilter.GaussianBlur(2))

@@ -114,11 +114,7 @@ def _reference(run: EvaluationRun, named: str | None) -> Reference:
 
 
 def load_reference(model: str, revision: str | None, labels: list[str], progress: Progress) -> Reference:
-    """The checkpoint named by a local folder, a Hub id or "stand-in", in transformers.
-
-    Raises:
-        ExportError: it cannot be had or loaded, or has other labels.
-    """
+    """The checkpoint named by a local folder, a Hub id or "stand-in", in transformers."""
     from deepfake_deploy.export import checkpoint
     from deepfake_deploy.export.contract import check_configuration
     from deepfake_evaluation.reference import Reference

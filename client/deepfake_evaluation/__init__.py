@@ -7,7 +7,7 @@ first three need the extra `evaluate`, `reference` also `export`.
 
 
 class EvaluationError(Exception):
-    """Why there is no report, in one line; base of these errors."""
+    """Why there is no report, in one line."""
 
 
 class InputError(EvaluationError):

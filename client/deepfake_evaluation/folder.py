@@ -14,18 +14,12 @@ class LabelledFolder:
     """Files with their labels.
 
     Attributes:
-        path: the folder.
-        labels: of the model, in the order of its classes.
         files: paths below the folder, with slashes, label by label and then by name; each begins with its label.
         left_out: files beside the label folders, which have no label, and links to folders, which are not followed.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        """List the files.
-
-        Raises:
-            InputError: the folder is not there, its folders are not named like the labels, or one of them is empty.
-        """
+        """List the files."""
         self.path, self.labels = path, tuple(labels)
         try:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -53,20 +47,16 @@ class LabelledFolder:
         return file.relative_to(self.path).as_posix()
 
     def _require_labels(self, folders: Sequence[str]) -> None:
-        path, expected = self.path, " and ".join(f"`{label}`" for label in self.labels)
+        expected = " and ".join(f"`{label}`" for label in self.labels)
         if not folders:
-            raise InputError(
-                f"{path}: has no folders; the images belong into {expected}, as the model names its classes"
-            )
-        if unknown := [name for name in folders if name not in self.labels]:
-            raise InputError(
-                f"{path}: no label of the model is called `{unknown[0]}`; name the folders exactly {expected}, "
-                "and keep others elsewhere"
-            )
-        if missing := [label for label in self.labels if label not in folders]:
-            raise InputError(
-                f"{path}: has no folder `{missing[0]}`; one class alone cannot be measured, add {expected}"
-            )
+            reason = f"has no folders; the images belong into {expected}, as the model names its classes"
+        elif unknown := set(folders).difference(self.labels):
+            reason = f"no label of the model is called `{min(unknown)}`; name the folders exactly {expected}"
+        elif missing := set(self.labels).difference(folders):
+            reason = f"has no folder `{min(missing)}`; one class alone cannot be measured, add {expected}"
+        else:
+            return
+        raise InputError(f"{self.path}: {reason}")
 
 
 def require_folders(images: Path, output: Path) -> None:

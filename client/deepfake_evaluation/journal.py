@@ -27,16 +27,16 @@ _FORMAT = "deepfake evaluate, answers 1"
 class Journal:
     """An open file of answers, which are in memory too (some 300 bytes each); made by `open_journal`.
 
-    `resumed` counts the answers of earlier runs; `note` says that they are used again, or why not.
+    `note` says that answers of earlier runs are used again, or why not.
     """
 
     def __init__(self, path: Path, file: IO[bytes], identity: Mapping[str, Any]) -> None:
-        self.resumed = 0
         self.note: str | None = None
         self._path, self._file, self._identity = path, file, dict(identity)
         self._answers: defaultdict[str, dict[str, Answer]] = defaultdict(dict)
         # What the file holds beyond is cut off with the first answer: a run that is refused before it loses nothing.
-        self._end = self._kept = self._load()
+        with path.open("rb") as lines:
+            self._end = self._load(lines)
 
     def find(self, damage: str, sha256: str | None) -> Answer | None:
         """The answer for an image with this damage, or None."""
@@ -50,41 +50,34 @@ class Journal:
         self._write({"file": file, "damage": damage, "sha256": sha256, key: answer})
         self._answers[damage][sha256] = answer
 
-    def keep(self) -> None:
-        """What was appended is of the right model."""
-        self._kept = self._end
+    def forget(self) -> None:
+        """Take out all answers: some may be of another model than the first line says."""
+        self._file.truncate(0)
 
-    def roll_back(self) -> None:
-        """What was appended since `keep` may be of another model: take it out of the file."""
-        self._file.truncate(self._kept)
-
-    def _load(self) -> int:
+    def _load(self, lines: IO[bytes]) -> int:
         """Read the answers of earlier runs; the end of the last whole line, 0 to start afresh."""
-        with self._path.open("rb") as lines:
-            header = next(lines, b"")
-            if not header.endswith(b"\n"):
-                return 0
-            found = _parse(header)
-            if found.get("format") != _FORMAT:
-                raise InputError(
-                    f"{self._path}: not written by `deepfake evaluate`; move it away or choose another --output"
-                )
-            if reason := _difference(found["model"], self._identity):
-                self.note = f"{self._path}: {reason}; starting afresh"
-                return 0
-            end = len(header)
-            for line in lines:
-                entry = _parse(line)
-                if "file" not in entry:
-                    break  # torn, or what a power failure left; the images of the rest are asked for again
-                if entry["sha256"] is not None:
-                    answer = tuple(entry["scores"]) if "scores" in entry else entry["error"]
-                    self._answers[entry["damage"]][entry["sha256"]] = answer
-                end += len(line)
-        self.resumed = sum(map(len, self._answers.values()))
-        if self.resumed:
+        header = _parse(lines.readline())
+        if header is None:
+            return 0
+        if header.get("format") != _FORMAT:
+            raise InputError(
+                f"{self._path}: not written by `deepfake evaluate`; move it away or choose another --output"
+            )
+        found, asked = header["model"], self._identity
+        if found != asked or asked["model_pt_sha256"] is None:
+            models = f"its answers are of {_name(found)}, the server has {_name(asked)}"
+            unknown = "the server does not say which weights it serves"
+            self.note = f"{self._path}: {models if found != asked else unknown}; starting afresh"
+            return 0
+        end = lines.tell()
+        # A line that is torn, or what a power failure left, ends it: the images of the rest are asked for again.
+        while (entry := _parse(lines.readline())) and "file" in entry:
+            answer = tuple(entry["scores"]) if "scores" in entry else entry["error"]
+            self._answers[entry["damage"]][entry["sha256"]] = answer
+            end = lines.tell()
+        if count := sum(map(len, self._answers.values())):
             again = "images that are unchanged are not asked for again"
-            self.note = f"{self._path}: has {self.resumed} answers of this model; {again}"
+            self.note = f"{self._path}: has {count} answers of this model; {again}"
         return end
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -104,14 +97,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """Open the answers at `path`, which need not exist, with those of earlier runs if they are of the same model.
-
-    `identity` is the model that is asked, as `ServedModel.identity` has it.
-
-    Raises:
-        InputError: it cannot be written, or is some other file.
-        OutputError: another evaluation writes there.
-    """
+    """Open the answers at `path`, which need not exist; `identity` is that of the model that is asked."""
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,24 +114,14 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
         yield journal
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The object in a whole line."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return {}
-    return entry if isinstance(entry, dict) else {}
+    return entry if isinstance(entry, dict) else None
 
 
-def _difference(found: Mapping[str, Any], served: Mapping[str, Any]) -> str | None:
-    """Why answers of the model `found` are not those of the one that is served."""
-
-    def name(model: Mapping[str, Any]) -> str:
-        digest = model["model_pt_sha256"]
-        weights = f"sha256 {digest[:12]}" if digest else "weights unknown"
-        return f"{model['name']} version {model['version']} ({weights})"
-
-    if found != served:
-        return f"its answers are of {name(found)}, the server has {name(served)}"
-    if served["model_pt_sha256"] is None:
-        return "the server does not say which weights it serves, and they may be others than before"
-    return None
+def _name(model: Mapping[str, Any]) -> str:
+    return f"{model['name']} version {model['version']} (sha256 {str(model['model_pt_sha256'])[:12]})"

@@ -1,4 +1,4 @@
-"""From predictions to figures, with scikit-learn's definitions, their confidence intervals and bounds of error rates."""
+"""From predictions to figures, as scikit-learn defines them, with confidence intervals and bounds of error rates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import binom, binomtest, norm, rankdata
-from sklearn.metrics import average_precision_score, classification_report, confusion_matrix
+from scipy.stats import binom, binomtest, norm
+from sklearn.metrics import average_precision_score, classification_report, confusion_matrix, roc_auc_score
 
 from . import InputError
 from .run import Prediction
@@ -45,33 +44,16 @@ def proportion(hits: int, total: int) -> Interval:
 
 
 def area_under_roc(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Interval:
-    """The share of pairs of a positive and a negative image that the scores put in order; ties count half.
+    """The area under the ROC curve: the share of pairs of a positive and a negative image that are in order.
 
-    The interval takes DeLong's variance (Biometrics 44, 1988) through the logit (M. S. Pepe, «The Statistical Evaluation
-    of Medical Tests», 2003, 5.2), so that it stays within 0 and 1. A sample without variance, as of perfectly separated
-    classes, gets R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which is wider.
+    With R. G. Newcombe's score interval (Statistics in Medicine 25, 2006, method 5), which leaves room for doubt even
+    where the classes are perfectly apart: the areas from which this one is just within the expected deviation.
 
-    Args:
-        truth: shape (N,), True for the positive class; both classes occur.
-        scores: shape (N,), higher for the positive class.
+    `truth`, shape (N,), is True for the positive class, and both classes occur; its `scores` are higher.
     """
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    ranks = rankdata(scores)
-    above = (ranks[truth] - rankdata(scores[truth])) / negatives  # for each positive: share of negatives below it
-    below = 1 - (ranks[~truth] - rankdata(scores[~truth])) / positives
-    area = float(above.mean())
-    variance = 0.0
-    if min(positives, negatives) > 1:
-        variance = float(above.var(ddof=1) / positives + below.var(ddof=1) / negatives)
-    if variance <= 0 or area in (0, 1):
-        return _newcombe(area, positives, negatives)
-    half = _Z * variance**0.5 / (area * (1 - area))
-    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)), "DeLong, logit")
-
-
-def _newcombe(area: float, positives: int, negatives: int) -> Interval:
-    """The areas from which `area` is just within the expected deviation."""
-    others = (positives + negatives) / 2 - 1
+    area, positives = float(roc_auc_score(truth, scores)), int(truth.sum())
+    negatives = len(truth) - positives
+    others = len(truth) / 2 - 1
 
     def excess(true: float, side: int) -> float:
         spread = true * (1 - true) * (1 + others * (1 - true) / (2 - true) + others * true / (1 + true))
@@ -85,21 +67,16 @@ def _newcombe(area: float, positives: int, negatives: int) -> Interval:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured on.
-
-    Attributes:
-        labels: of the model; the first is the positive class.
-        truth: shape (N,), True for images of the positive class.
-        scores: shape (N,), probability of the positive class.
-        predicted: shape (N,), True where the verdict is the positive class.
-        unreadable: (file, error) of each image without scores.
-    """
+    """What is measured on, as arrays of shape (N,)."""
 
     labels: tuple[str, str]
+    """Of the model; the first is the positive class."""
     truth: NDArray[np.bool_]
     scores: NDArray[np.float64]
+    """Probability of the positive class."""
     predicted: NDArray[np.bool_]
     unreadable: list[tuple[str, str]]
+    """(file, error) of each image without scores."""
 
     @property
     def images(self) -> int:
@@ -114,11 +91,7 @@ class Sample:
 
 
 def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sample:
-    """The predictions as arrays.
-
-    Raises:
-        InputError: of one class there is no image that could be read.
-    """
+    """The predictions as arrays."""
     read = [each for each in predictions if each.scores is not None]
     sample = Sample(
         labels=labels,
@@ -134,64 +107,29 @@ def collect(predictions: Sequence[Prediction], labels: tuple[str, str]) -> Sampl
     return sample
 
 
-@dataclass(frozen=True)
-class Bin:
-    """The images with a score from `low` up to `high`; where there are none, the means are None."""
+def expected_calibration_error(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float:
+    """Do images that get a score of 80 % turn out to be positive 80 % of the time? Both have shape (N,).
 
-    low: float
-    high: float
-    images: int
-    mean_score: float | None
-    positive_share: float | None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Do images that get a score of 80 % turn out to be positive 80 % of the time?
-
-    The expected calibration error is the mean distance of score and share over the bins, each weighted by its images.
+    The mean distance of score and share of positives over ten equal bins of the scores, each weighted by its images.
     """
-
-    bins: tuple[Bin, ...]
-    expected_calibration_error: float
-
-
-def reliability(truth: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> Reliability:
-    """How scores from 0 to 1, shape (N,), compare with how often `truth`, shape (N,), is True, in ten equal bins."""
-    edges = np.arange(BINS + 1) / BINS
-    images, score_sums, positives = (
-        np.histogram(scores, edges, weights=each)[0] for each in (None, scores, truth.astype(float))
-    )
-    parts = zip(edges[:-1].tolist(), edges[1:].tolist(), images.tolist(), score_sums, positives, strict=True)
-    bins = tuple(
-        Bin(low, high, count, float(total / count) if count else None, float(hits / count) if count else None)
-        for low, high, count, total, hits in parts
-    )
-    return Reliability(bins, float(np.abs(score_sums - positives).sum() / len(scores)))
+    score_sums, positives = (np.histogram(scores, BINS, (0, 1), weights=each)[0] for each in (scores, truth * 1.0))
+    return float(np.abs(score_sums - positives).sum() / len(scores))
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The figures of a sample.
-
-    Attributes:
-        table: scikit-learn's classification report, as it prints it with four digits.
-        by_class: the same as numbers.
-        confusion: images by true label (rows) and verdict (columns), in the order of the labels.
-        accuracy, auc: with their confidence intervals.
-        average_precision: area under the precision-recall curve of the positive class, as scikit-learn sums it.
-        recalls: share of each class that was recognised, with its confidence interval.
-        reliability: of the scores of the positive class.
-    """
+    """The figures of a sample; average precision and calibration error are those of the positive class."""
 
     table: str
+    """scikit-learn's classification report as it prints it, and as numbers."""
     by_class: dict[str, Any]
     confusion: list[list[int]]
+    """Images by true label (rows) and verdict (columns), in the order of the labels."""
     accuracy: Interval
     auc: Interval
     average_precision: float
     recalls: dict[str, Interval]
-    reliability: Reliability
+    calibration_error: float
 
 
 def measure(sample: Sample) -> Measures:
@@ -210,7 +148,7 @@ def measure(sample: Sample) -> Measures:
             label: proportion(int(confusion[index, index]), int(confusion[index].sum()))
             for index, label in enumerate(sample.labels)
         },
-        reliability=reliability(sample.truth, sample.scores),
+        calibration_error=expected_calibration_error(sample.truth, sample.scores),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from deepfake_client import DecisionPolicy, PolicyEvidence
@@ -24,7 +24,15 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from . import InputError
-from .measures import BINS, CONFIDENCE, allowed_errors, images_needed, proportion, reliability, upper_bound
+from .measures import (
+    BINS,
+    CONFIDENCE,
+    allowed_errors,
+    expected_calibration_error,
+    images_needed,
+    proportion,
+    upper_bound,
+)
 from .report import Part
 from .run import STAND_IN_NOTE, Prediction, ServedModel
 
@@ -32,8 +40,7 @@ from .run import STAND_IN_NOTE, Prediction, ServedModel
 _BELOW_HALF = float(np.nextafter(0.5, 0))
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(NamedTuple):
     """Images with scores by true label and decision, and the expected calibration error of the probabilities."""
 
     counts: Mapping[str, Mapping[str, int]]
@@ -42,14 +49,6 @@ class Decisions:
     @property
     def unsure(self) -> int:
         return sum(row[UNSURE] for row in self.counts.values())
-
-    @property
-    def right(self) -> int:
-        return sum(self.counts[label][label] for label in self.counts)
-
-    @property
-    def images(self) -> int:
-        return sum(map(self.images_of, self.counts))
 
     def images_of(self, label: str) -> int:
         return sum(self.counts[label].values())
@@ -66,35 +65,33 @@ def decide_all(predictions: Sequence[Prediction], model: ServedModel, policy: De
     for label, scores in scored:
         counts[label][policy.decide(scores)] += 1
     truth = np.array([label == DEEPFAKE for label, _ in scored])
-    diagram = reliability(truth, np.array([policy.probability(scores) for _, scores in scored]))
-    return Decisions(counts, diagram.expected_calibration_error)
+    probabilities = np.array([policy.probability(scores) for _, scores in scored])
+    return Decisions(counts, expected_calibration_error(truth, probabilities))
 
 
 def decisions_part(decisions: Decisions, policy: DecisionPolicy) -> Part:
     """What the policy does on the images, for the report."""
-    decided = decisions.images - decisions.unsure
-    right = proportion(decisions.right, decided) if decided else None
+    images, unsure = sum(map(decisions.images_of, decisions.counts)), decisions.unsure
+    right, decided = sum(decisions.counts[label][label] for label in (DEEPFAKE, REAL)), images - unsure
     # Of all images of the kind, the undecided included.
     photos, deepfakes = (proportion(decisions.errors(kind), decisions.images_of(kind)) for kind in (REAL, DEEPFAKE))
-    unsure = proportion(decisions.unsure, decisions.images)
-    lines = [
-        f"Decisions: unsure {unsure}, {decisions.unsure} of {decisions.images}",
-        f"Right where decided {right or '-'}, {decisions.right} of {decided}",
-        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
-        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
-        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
-    ]
-    if policy.stand_in:
-        lines.insert(0, f"Policy fitted to {STAND_IN_NOTE}")
     figures = {
         "policy": policy,
         "counts": decisions.counts,
-        "unsure": unsure,
-        "accuracy_of_decided": right,
+        "unsure": proportion(unsure, images),
+        "accuracy_of_decided": proportion(right, decided) if decided else None,
         "photos_called_deepfake": photos,
         "deepfakes_called_real": deepfakes,
         "expected_calibration_error": decisions.calibration_error,
     }
+    lines = [
+        *([f"Policy fitted to {STAND_IN_NOTE}"] if policy.stand_in else []),
+        f"Decisions: unsure {figures['unsure']}, {unsure} of {images}",
+        f"Right where decided {figures['accuracy_of_decided'] or '-'}, {right} of {decided}",
+        f"Photos called {DEEPFAKE} {photos}, {decisions.errors(REAL)} of {decisions.images_of(REAL)}",
+        f"Deepfakes called {REAL} {deepfakes}, {decisions.errors(DEEPFAKE)} of {decisions.images_of(DEEPFAKE)}",
+        f"Expected calibration error after temperature {policy.temperature:.4g}: {decisions.calibration_error:.4f}",
+    ]
     return Part("decisions", figures, "\n".join(lines))
 
 
@@ -106,12 +103,7 @@ def require_labels(model: ServedModel) -> None:
 
 
 def require_fit(policy: DecisionPolicy, model: ServedModel) -> None:
-    """Refuse a policy that was fitted for other weights, as the client does.
-
-    Raises:
-        PolicyMismatchError: naming both.
-        InputError: the model has other labels.
-    """
+    """Refuse a policy that was fitted for other weights, as the client does, with `PolicyMismatchError`."""
     require_labels(model)
     guard = PolicyGuard(policy, time.monotonic)
     if not guard.asks_nothing:
@@ -133,14 +125,8 @@ def require_enough(kind: str, images: int, rate: float) -> None:
 def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate: float) -> tuple[DecisionPolicy, str]:
     """Fit temperature and thresholds to the predictions of `model` that have scores.
 
-    Args:
-        error_rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
-
-    Returns:
-        The policy, and some lines for a person.
-
-    Raises:
-        InputError: too few images of one kind to show that rate.
+    `error_rate` is the highest share of photos called "Deepfake", and of deepfakes called "Real one". Gives the policy
+    and some lines for a person; raises `InputError` for too few images of one kind.
     """
     scored = [(each.label == DEEPFAKE, log_odds(model.by_label(each.scores))) for each in predictions if each.scores]
     is_deepfake = np.array([truth for truth, _ in scored], np.bool_)
@@ -173,25 +159,19 @@ def calibrate(predictions: Sequence[Prediction], model: ServedModel, error_rate:
         deepfakes_called_real=decisions.errors(DEEPFAKE),
         deepfakes_called_real_bound=upper_bound(decisions.errors(DEEPFAKE), deepfakes),
         unsure=decisions.unsure,
-        ece_before=reliability(is_deepfake, expit(odds)).expected_calibration_error,
+        ece_before=expected_calibration_error(is_deepfake, expit(odds)),
         ece_after=decisions.calibration_error,
     )
-    return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, decisions, note)
+    return dataclasses.replace(policy, evidence=evidence), _report(policy, evidence, note)
 
 
 def fit_temperature(odds: NDArray[np.float64], is_deepfake: NDArray[np.bool_]) -> tuple[float, str | None]:
     """The temperature of the lowest negative log-likelihood, from 0.01 to 100 (C. Guo et al. 2017, arXiv:1706.04599).
 
-    In β = 1 / temperature it is convex: its minimum is the root of its derivative Σ z (σ(βz) − y). Where every image is
-    on its right side there is none. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images
-    of each class (Platt 1999).
+    In β = 1 / temperature that is convex, with the derivative Σ z (σ(βz) − y). Where every label is right it has no
+    minimum. The labels are then softened to (n + 1) / (n + 2) and 1 / (n + 2) for the n images of a class (Platt 1999).
 
-    Args:
-        odds: shape (N,), log(p / (1 − p)) of "Deepfake" for each image.
-        is_deepfake: shape (N,), the truth, with both kinds in it.
-
-    Returns:
-        The temperature, and what a person should know of how it came about, or None.
+    `odds` are log(p / (1 − p)) of "Deepfake", shape (N,). The note is what a person should know, or None.
     """
     note = None
     targets = is_deepfake.astype(np.float64)
@@ -219,19 +199,12 @@ def choose_thresholds(
 ) -> tuple[float | None, float | None]:
     """The lowest threshold for "Deepfake" and the highest for "Real one" that are shown to keep the rate.
 
-    Of n photos the k highest may be called deepfakes, k being the most errors of n whose upper confidence bound is at
-    most `rate`. The threshold is the first probability seen above the photo that comes next. Chosen by rank, it is a
-    one-sided tolerance limit (Wilks 1941), so the bound holds although the images are the same. Likewise the other way.
+    As many of the highest photos may be called deepfakes as the bound of `rate` allows; the threshold is the first
+    probability above the next one. Chosen by rank it is a one-sided tolerance limit (Wilks 1941), so the bound holds
+    although the images are the same. Thresholds that cross change places, and neither crosses one half.
 
-    Thresholds that cross change places. Neither crosses one half, so that a decision is the verdict's label or none.
-
-    Args:
-        probabilities: shape (N,), calibrated, of "Deepfake".
-        is_deepfake: shape (N,), the truth; enough of each kind (`require_enough`).
-        rate: highest share of photos called "Deepfake", and of deepfakes called "Real one".
-
-    Returns:
-        Both, as `DecisionPolicy` has them; None where even the outermost probabilities are of the wrong kind too often.
+    `probabilities` are the calibrated ones of "Deepfake", shape (N,). A threshold is None where even the outermost
+    probabilities are of the wrong kind too often.
     """
     photos, deepfakes = np.sort(probabilities[~is_deepfake]), np.sort(probabilities[is_deepfake])
     seen = np.unique(probabilities)
@@ -244,31 +217,26 @@ def choose_thresholds(
     return None if upper is None else max(upper, 0.5), None if lower is None else min(lower, _BELOW_HALF)
 
 
-def _report(policy: DecisionPolicy, evidence: PolicyEvidence, decisions: Decisions, note: str | None) -> str:
-    calibration_error = f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f}"
+def _report(policy: DecisionPolicy, evidence: PolicyEvidence, note: str | None) -> str:
+    def threshold(text: str, value: float | None) -> str:
+        return "never: no probability keeps the rate" if value is None else text.format(value)
+
+    def share(part: int, whole: int) -> str:
+        return f"{part} of {whole} ({100 * part / whole:.1f} %)"
+
+    def bound(rate: float) -> str:
+        return f"; at most {100 * rate:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
+
+    photos_bound, deepfakes_bound = evidence.photos_called_deepfake_bound, evidence.deepfakes_called_real_bound
     lines = {
         "images": f"{evidence.deepfakes} {DEEPFAKE}, {evidence.real_photos} {REAL}",
         "temperature": f"{policy.temperature:.4g}" + (f" ({note})" if note else ""),
-        "calibration error": f"{calibration_error} (expected, {BINS} bins of equal width)",
-        DEEPFAKE: _threshold("from {:.4f} up", policy.deepfake_threshold),
-        REAL: _threshold("up to {:.4f}", policy.real_threshold),
-        "unsure": _share(decisions.unsure, decisions.images),
-        "right if decided": _share(decisions.right, decisions.images - decisions.unsure),
-        "photos called Deepfake": _errors(decisions, REAL, evidence.photos_called_deepfake_bound),
-        "deepfakes called Real one": _errors(decisions, DEEPFAKE, evidence.deepfakes_called_real_bound),
+        "calibration error": f"{evidence.ece_before:.4f} → {evidence.ece_after:.4f} (expected, {BINS} bins)",
+        DEEPFAKE: threshold("from {:.4f} up", policy.deepfake_threshold),
+        REAL: threshold("up to {:.4f}", policy.real_threshold),
+        "unsure": share(evidence.unsure, evidence.deepfakes + evidence.real_photos),
+        "photos called Deepfake": share(evidence.photos_called_deepfake, evidence.real_photos) + bound(photos_bound),
+        "deepfakes called Real one": share(evidence.deepfakes_called_real, evidence.deepfakes) + bound(deepfakes_bound),
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
-
-
-def _threshold(text: str, threshold: float | None) -> str:
-    return "never: no probability keeps the rate" if threshold is None else text.format(threshold)
-
-
-def _errors(decisions: Decisions, label: str, bound: float) -> str:
-    share = _share(decisions.errors(label), decisions.images_of(label))
-    return f"{share}; at most {100 * bound:.2f} % with {100 * CONFIDENCE:.0f} % confidence"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part} of {whole}" + (f" ({100 * part / whole:.1f} %)" if whole else "")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -22,7 +22,7 @@ from transformers import BaseImageProcessor, SiglipForImageClassification
 from transformers.image_utils import load_image
 
 from . import InputError
-from .measures import Interval, proportion
+from .measures import proportion
 from .report import Part, named, shown
 from .run import Prediction, ServedModel
 
@@ -32,15 +32,7 @@ Scores = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A checkpoint in transformers, in fp32 on the CPU.
-
-    Attributes:
-        model_id: Hub id, local folder as given, or "stand-in".
-        revision: commit on the Hub; None for anything local.
-        weights_sha256: of its safetensors, by name.
-        model, processor: as the card loads them. With torchvision installed, transformers takes that one's processor,
-            and its resize differs a little.
-    """
+    """A checkpoint in transformers, in fp32 on the CPU; `model` and `processor` are as the card loads them."""
 
     model_id: str
     revision: str | None
@@ -49,11 +41,7 @@ class Reference:
     processor: BaseImageProcessor
 
     def probabilities(self, path: Path) -> Scores:
-        """Softmax of the logits for one image file, in the order of the classes.
-
-        Raises:
-            OSError, ValueError, …: Pillow or transformers cannot read the file.
-        """
+        """Softmax of the logits for one image file, in the order of the classes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow finds odd about a file has nothing to do with its scores
             with Image.open(path) as file:
@@ -64,11 +52,7 @@ class Reference:
 
 
 def reference_of(model: ServedModel) -> tuple[str, str | None]:
-    """Name and revision of the model that the served weights were exported from, as the provenance has them.
-
-    Raises:
-        InputError: the server does not say, or names a folder.
-    """
+    """Name and revision of the model that the served weights were exported from, as the provenance has them."""
     provenance = model.provenance
     if provenance is None:
         raise InputError("the server does not say which weights it serves; name them with --reference-model")
@@ -92,11 +76,6 @@ class Comparison(NamedTuple):
     differences: list[float]
     changes: list[tuple[str, Scores, Scores]]
     unread: list[tuple[str, str]]
-
-    @property
-    def farthest_from_half(self) -> float | None:
-        """Of the labels that changed, the reference's score; near one half a small difference decides."""
-        return max((abs(expected[0] - 0.5) for _, _, expected in self.changes), default=None)
 
 
 def compare(
@@ -125,11 +104,14 @@ def compare(
 
 def reference_part(model: ServedModel, reference: Reference, comparison: Comparison) -> Part:
     """The comparison for the report."""
-    precision = None if model.provenance is None else model.provenance.precision
-    same, processor = _same_weights(model, reference), type(reference.processor).__name__
-    differences, changes, unread = comparison
-    images = len(differences)
+    provenance, (differences, changes, unread) = model.provenance, comparison
+    images, processor = len(differences), type(reference.processor).__name__
+    largest, mean = max(differences, default=0.0), sum(differences) / max(images, 1)
     share = proportion(len(changes), images) if images else None
+    exported = None if provenance is None else provenance.document.get("weights_sha256")
+    same = None  # the provenance does not say
+    if isinstance(exported, Mapping):
+        same = set(exported.values()) == set(reference.weights_sha256.values())
     figures = {
         "model_id": reference.model_id,
         "revision": reference.revision,
@@ -139,14 +121,13 @@ def reference_part(model: ServedModel, reference: Reference, comparison: Compari
         "transformers_version": transformers.__version__,
         "torch_version": torch.__version__,
         "precision": "fp32",
-        "server_precision": precision,
+        "server_precision": None if provenance is None else provenance.precision,
         "images": images,
-        "max_probability_difference": max(differences, default=0.0),
-        "mean_probability_difference": sum(differences) / images if images else 0.0,
+        "max_probability_difference": largest,
+        "mean_probability_difference": mean,
         "labels_changed": {
             "count": len(changes),
             "share": share,
-            "max_distance_from_half": comparison.farthest_from_half,
             "files": [
                 {"file": file, "server": model.by_label(ours), "reference": model.by_label(theirs)}
                 for file, ours, theirs in changes
@@ -154,42 +135,25 @@ def reference_part(model: ServedModel, reference: Reference, comparison: Compari
         },
         "unread": named(unread),
     }
-    name = " at ".join(filter(None, [reference.model_id, reference.revision]))
-    lines = [
-        f"Reference: {name} in transformers {transformers.__version__} ({processor}, fp32, photos "
-        f"turned upright); the server runs {precision or 'in unknown precision'}"
-    ]
-    if same is not True:
-        known = "has other weights than" if same is False else "may have other weights than"
-        lines.append(f"The reference {known} those that the served model was exported from.")
-    return Part("reference", figures, "\n".join([*lines, *_lines(model, comparison, share)]))
-
-
-def _lines(model: ServedModel, comparison: Comparison, share: Interval | None) -> list[str]:
-    differences, changes, unread = comparison
-    if share is None:
-        return ["No image was compared."]
 
     def verdict(scores: Scores) -> str:
         return f"{model.labels[scores.index(max(scores))]} {max(scores):.4f}"
 
-    images, farthest = len(differences), comparison.farthest_from_half
-    distance = "" if farthest is None else f"; at most {farthest:.4f} from one half in transformers"
+    name = " at ".join(filter(None, [reference.model_id, reference.revision]))
     files = [
         f"{one_line(file, 200)}: server {verdict(ours)}, transformers {verdict(theirs)}"
         for file, ours, theirs in changes
     ]
-    return [
-        f"{images} images, max |Δprobability| {max(differences):.1e}, mean {sum(differences) / images:.1e}",
-        f"Labels changed: {len(changes)} of {images}, {share}{distance}",
+    lines = [
+        f"Reference: {name} in transformers {transformers.__version__} ({processor}, fp32, photos turned upright); "
+        f"the server runs {provenance.precision if provenance else 'in unknown precision'}",
+        f"{images} images, max |Δprobability| {largest:.1e}, mean {mean:.1e}",
+        f"Labels changed: {len(changes)} of {images}, {share or '-'}",
         *shown(files, "report.json"),
-        *([f"Not read by transformers, and not compared: {len(unread)}, see report.json"] if unread else []),
     ]
-
-
-def _same_weights(model: ServedModel, reference: Reference) -> bool | None:
-    """Whether the served weights were exported from those of the reference; None where the provenance does not say."""
-    exported: Any = None if model.provenance is None else model.provenance.document.get("weights_sha256")
-    if not isinstance(exported, Mapping):
-        return None
-    return sorted(map(str, exported.values())) == sorted(reference.weights_sha256.values())
+    if not same:
+        may = "has" if same is False else "may have"
+        lines.insert(1, f"The reference {may} other weights than those that the served model was exported from.")
+    if unread:
+        lines.append(f"Not read by transformers, and not compared: {len(unread)}, see report.json")
+    return Part("reference", figures, "\n".join(lines))

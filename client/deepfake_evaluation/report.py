@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deepfake_client._errors import one_line
 
 from . import OutputError, plots
-from .measures import THRESHOLD, Measures, Sample
+from .measures import BINS, THRESHOLD, Measures, Sample
 from .run import Prediction, ServedModel
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def heading(model: ServedModel, sample: Sample) -> str:
 def classification(sample: Sample, measures: Measures) -> Part:
     """Precision, recall and F1 of each class, accuracy, AUC and calibration."""
     hits = sum(measures.confusion[index][index] for index in range(len(sample.labels)))
-    error, bins = measures.reliability.expected_calibration_error, len(measures.reliability.bins)
     lines = [
         measures.table,
         f"Accuracy {measures.accuracy}, {hits} of {sample.images}; threshold {THRESHOLD:g}",
         f"AUC {measures.auc}; positive class {sample.labels[0]}",
-        f"Average precision {measures.average_precision:.4f}, expected calibration error {error:.4f} in {bins} bins",
+        f"Average precision {measures.average_precision:.4f}, expected calibration error "
+        f"{measures.calibration_error:.4f} in {BINS} bins",
     ]
     figures = {
         "positive_label": sample.labels[0],
@@ -64,7 +65,7 @@ def classification(sample: Sample, measures: Measures) -> Part:
         "auc": measures.auc,
         "recall": measures.recalls,
         "average_precision": measures.average_precision,
-        "reliability": measures.reliability,
+        "reliability": {"expected_calibration_error": measures.calibration_error},
     }
     return Part("classification", figures, "\n".join(lines))
 
@@ -101,30 +102,21 @@ def write_results(
 ) -> None:
     """Write report.json, the tables and the plots; they replace those of an earlier evaluation.
 
-    Without rows there is no table and no plot of the robustness. The open file of answers keeps others from writing here.
-
-    Raises:
-        OutputError: the disk is full or failed; the results in `output` are unchanged.
+    Without rows there is no table and no plot of the robustness.
     """
     staging, note = output / _STAGING, model.weights_note
-    drawings = {
-        "confusion_matrix.png": plots.plot_confusion,
-        "roc.png": plots.plot_roc,
-        "precision_recall.png": plots.plot_precision_recall,
-        "reliability.png": plots.plot_reliability,
-        "scores.png": plots.plot_scores,
-    }
-    caption = plots.Caption(f"n = {sample.describe()}", model.describe(), note)
+    drawings = plots.plots_of(sample, measures)
+    if rows:
+        drawings[_ROBUSTNESS_PLOT] = "Robustness to damage", partial(plots.plot_robustness, rows=rows)
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         _write_report(staging / "report.json", model, sample, parts)
         write_predictions(staging / "predictions.csv", model.labels, predictions, note)
-        for name, draw in drawings.items():
-            draw(staging / name, sample, measures, caption)
+        for name, (title, plot) in drawings.items():
+            plots.draw(staging / name, title, f"n = {sample.describe()}; {model.describe()}", note, plot)
         if rows:
             _write_robustness(staging / _ROBUSTNESS_TABLE, rows, note)
-            plots.plot_robustness(staging / _ROBUSTNESS_PLOT, rows, caption)
         for name in (_ROBUSTNESS_TABLE, _ROBUSTNESS_PLOT):
             (output / name).unlink(missing_ok=True)  # of an earlier evaluation, and not true of this one
         for file in staging.iterdir():

@@ -1,7 +1,5 @@
 """The same measurement under each of the damages that happen to photos on their way, side by side.
 
-A damage takes an upright RGB image and gives the one that arrives, the same each time. Sizes are relative to the image
-where the effect is one of the picture (blur, crop), and in pixels where it is one of the file (JPEG's blocks, noise).
 A scaled image arrives small, as a thumbnail does, and the model stretches it as it stretches every image.
 """
 
@@ -12,35 +10,24 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from .measures import Measures, Sample, collect, measure
 from .report import Part, named
-from .run import EvaluationRun, Prediction
+from .run import Damaging, EvaluationRun, Prediction
 
-_BLUR_SHARE = 0.005
-_NOISE_LEVELS = 10.0
 _NOISE_ROWS = 256
-_CROP_SHARE = 0.8
-_SCREEN_PIXELS = 1080
-_UNDAMAGED = "none"
 
 
-@dataclass(frozen=True)
-class Damage:
-    """One kind of damage.
-
-    Attributes:
-        name: short, for tables and plots.
-        parameters: all that decides what comes out; earlier answers are found again by both.
-        apply: makes of an upright RGB image the damaged one, RGB too.
-    """
+class Damage(NamedTuple):
+    """One kind of damage; earlier answers are found again by its name and parameters."""
 
     name: str
     parameters: str
-    apply: Callable[[Image.Image], Image.Image]
+    apply: Damaging
 
 
 def _jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -55,7 +42,7 @@ def _scaled(image: Image.Image, factor: float) -> Image.Image:
 
 
 def _blurred(image: Image.Image) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(_BLUR_SHARE * min(image.size)))
+    return image.filter(ImageFilter.GaussianBlur(0.005 * min(image.size)))
 
 
 def _noisy(image: Image.Image) -> Image.Image:
@@ -64,18 +51,18 @@ def _noisy(image: Image.Image) -> Image.Image:
     random = np.random.default_rng(zlib.crc32(pixels.data))
     for top in range(0, len(pixels), _NOISE_ROWS):
         strip = pixels[top : top + _NOISE_ROWS]
-        strip[:] = (strip + random.normal(0, _NOISE_LEVELS, strip.shape)).round().clip(0, 255)
+        strip[:] = (strip + random.normal(0, 10, strip.shape)).round().clip(0, 255)
     return Image.fromarray(pixels)
 
 
 def _cropped(image: Image.Image) -> Image.Image:
-    width, height = (max(1, round(side * _CROP_SHARE)) for side in image.size)
+    width, height = (max(1, round(side * 0.8)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
 def _screenshot(image: Image.Image) -> Image.Image:
-    return _jpeg(_scaled(image, _SCREEN_PIXELS / max(image.size)), 70)
+    return _jpeg(_scaled(image, 1080 / max(image.size)), 70)
 
 
 DAMAGES: tuple[Damage, ...] = (
@@ -85,12 +72,12 @@ DAMAGES: tuple[Damage, ...] = (
     ),
     Damage("scale ×0.5", "width and height halved, bicubic with antialias", partial(_scaled, factor=0.5)),
     Damage("scale ×0.25", "width and height quartered, bicubic with antialias", partial(_scaled, factor=0.25)),
-    Damage("blur", f"Gaussian, standard deviation {_BLUR_SHARE:.1%} of the shorter side", _blurred),
-    Damage("noise", f"Gaussian, standard deviation {_NOISE_LEVELS:g} of 255, seeded by the image", _noisy),
-    Damage("crop", f"the middle {_CROP_SHARE:.0%} of width and height", _cropped),
+    Damage("blur", "Gaussian, standard deviation 0.5% of the shorter side", _blurred),
+    Damage("noise", "Gaussian, standard deviation 10 of 255, seeded by the image", _noisy),
+    Damage("crop", "the middle 80% of width and height", _cropped),
     Damage(
         "screenshot",
-        f"scaled to {_SCREEN_PIXELS} pixels on the longer side, bicubic, then JPEG of quality 70, chroma 4:2:0",
+        "scaled to 1080 pixels on the longer side, bicubic, then JPEG of quality 70, chroma 4:2:0",
         _screenshot,
     ),
 )
@@ -98,10 +85,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """What is left of the figures under one damage; `none` are the images as they are.
-
-    `failed` are files to which the damage could not be done, with the reason; they are in no figure of the row.
-    """
+    """What is left of the figures under one damage; `failed` are files to which it could not be done, and why."""
 
     damage: str
     parameters: str
@@ -121,7 +105,7 @@ def measure_robustness(
 
     The first row are the images as they are, with their predictions, sample and measures.
     """
-    rows = [Row(_UNDAMAGED, "", sample.images, [], measures)]
+    rows = [Row("none", "", sample.images, [], measures)]
     for damage in DAMAGES:
         key = f"{damage.name}: {damage.parameters}"
         damaged = collect(run.classify_damaged(predictions, key, damage.apply, advance), run.model.labels)

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from .folder import LabelledFolder
 from .journal import Answer, Journal, open_journal
 
 STAND_IN_NOTE = "STAND-IN WEIGHTS: random, verdicts mean nothing"
+
+#: Makes of an upright RGB image the damaged one.
+Damaging = Callable[[Image.Image], Image.Image]
 
 _FAILURES_IN_A_ROW = 8  # or as many as are sent at a time; one image alone may be more than the model can take
 
@@ -61,19 +64,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one image of a labelled folder.
-
-    Attributes:
-        file: path below the evaluated folder, with slashes; its first part is the label's folder.
-        scores: probability of each class in the order of the model's labels; None where the image could not be used.
-        error: why it could not; None where there are scores.
-        sha256: of the bytes that were classified, in hexadecimal; None where they could not be read.
-    """
+    """The answer for one image of a labelled folder."""
 
     file: str
+    """Path below the evaluated folder, with slashes; its first part is the label's folder."""
     scores: tuple[float, ...] | None
+    """Probability of each class in the order of the model's labels, or None and the error."""
     error: str | None = None
     sha256: str | None = None
+    """Of the file, in hexadecimal; None where it could not be read."""
 
     @property
     def label(self) -> str:
@@ -86,13 +85,9 @@ class Prediction:
 
 
 class EvaluationRun:
-    """One evaluation of a folder; made by `open_run`.
+    """One evaluation of a folder; made by `open_run`. `notes` are what a person should know before it begins.
 
-    Attributes:
-        model: what answers.
-        folder: the images.
-        decoding: the client's; damaged images are decoded exactly, before the damage.
-        notes: what a person should know of earlier answers, and of files that are left out.
+    `decoding` is the client's. Damaged images are decoded exactly, before the damage.
     """
 
     def __init__(
@@ -115,49 +110,47 @@ class EvaluationRun:
 
         Raises:
             UnansweredError: the server left some without an answer; those it gave are kept.
-            ModelChangedError: it began to serve something else; the answers of this pass are forgotten.
+            ModelChangedError: it began to serve something else.
             OutputError: an answer could not be written.
         """
         # Answers are found again by this name, and those to images that were decoded otherwise are others.
         name = "" if self.decoding == "exact" else f"decoding {self.decoding}"
-        return self._pass((_Photo(self.folder.path, file) for file in self.folder.files), name, advance)
+        return self._pass([Prediction(file, None) for file in self.folder.files], name, None, advance)
 
     def classify_damaged(
-        self,
-        predictions: Iterable[Prediction],
-        name: str,
-        damaging: Callable[[Image.Image], Image.Image],
-        advance: Callable[[], None] = lambda: None,
+        self, predictions: Iterable[Prediction], name: str, damaging: Damaging, advance: Callable[[], None]
     ) -> list[Prediction]:
         """Have the images that `classify` could read classified once more, damaged; otherwise as `classify`.
 
         `name` is the damage with its parameters: answers are found again by it. `damaging` makes of an upright RGB
         image the damaged one, the same each time.
         """
-        readable = (each for each in predictions if each.scores is not None)
-        photos = (_Photo(self.folder.path, each.file, each.sha256, damaging) for each in readable)
-        return self._pass(photos, name, advance)
+        return self._pass([each for each in predictions if each.scores is not None], name, damaging, advance)
 
-    def _pass(self, photos: Iterable[_Photo], damage: str, advance: Callable[[], None]) -> list[Prediction]:
+    def _pass(
+        self, images: Iterable[Prediction], damage: str, damaging: Damaging | None, advance: Callable[[], None]
+    ) -> list[Prediction]:
         predictions: dict[str, Prediction] = {}
-        asked: deque[_Photo] = deque()
+        asked: deque[Prediction] = deque()
 
-        def missing() -> Iterator[_Photo]:
-            for photo in photos:
-                if self._journal.resumed and photo.sha256 is None:
-                    photo.hash()
-                answer = self._journal.find(damage, photo.sha256)
-                predictions[photo.file] = photo.prediction(answer or "")  # or its place, until there is an answer
+        def missing() -> Iterator[io.BytesIO]:
+            for image in images:
+                data, sha256, answer = b"", image.sha256, self._journal.find(damage, image.sha256)
                 if answer is None:
-                    asked.append(photo)
-                    yield photo
+                    data, sha256, answer = self._read(image.file, damage, damaging)
+                predictions[image.file] = _prediction(image.file, sha256, answer)
+                if answer is None:
+                    asked.append(predictions[image.file])
+                    stream = io.BytesIO(data)
+                    stream.name = str(self.folder.path / image.file)  # as errors show it
+                    yield stream
                 else:
                     advance()
 
         failures: list[DeepfakeError] = []
         in_a_row = 0
         for result in self._client.classify_many(missing(), concurrency=self._concurrency, priority="bulk"):
-            photo = asked.popleft()
+            image = asked.popleft()
             if not isinstance(result, Verdict) and not isinstance(result.error, ImageError):
                 failures.append(result.error)
                 in_a_row += 1
@@ -166,16 +159,34 @@ class EvaluationRun:
                 continue
             in_a_row = 0
             answer = self._scores(result) if isinstance(result, Verdict) else result.error.reason
-            if photo.sha256 is not None:
-                self._journal.append(photo.file, damage, photo.sha256, answer)
-            predictions[photo.file] = photo.prediction(answer)
+            self._journal.append(image.file, damage, image.sha256 or "", answer)
+            predictions[image.file] = _prediction(image.file, image.sha256, answer)
             advance()
         self._end_pass(failures, len(predictions))
         return list(predictions.values())
 
+    def _read(self, file: str, damage: str, damaging: Damaging | None) -> tuple[bytes, str | None, Answer | None]:
+        """What to send for a file, the digest of the file, and its answer where there is one already.
+
+        A damaged image is sent as a small PNG of the pixels that the model takes, which nobody changes any more.
+        """
+        sha256 = None
+        try:
+            data = read_encoded(self.folder.path / file, ImageLimits().max_bytes)
+            sha256 = hashlib.sha256(data).hexdigest()
+            answer = self._journal.find(damage, sha256)
+            if answer is None and damaging is not None:
+                png = io.BytesIO()
+                Image.fromarray(to_pixels(damaging(load_image(data)))).save(png, "PNG", compress_level=1)
+                data = png.getvalue()
+            return data, sha256, answer
+        except ImageError as error:
+            return b"", sha256, error.reason
+        except (OSError, ValueError) as error:  # of a damage that cannot be done
+            return b"", sha256, str(error)
+
     def _scores(self, verdict: Verdict) -> Answer:
         if verdict.model_version != self.model.version:
-            self._journal.roll_back()
             raise ModelChangedError(
                 f"the server began to answer with version {verdict.model_version} in place of {self.model.version}; "
                 "run the command again"
@@ -184,13 +195,12 @@ class EvaluationRun:
 
     def _end_pass(self, failures: Sequence[DeepfakeError], images: int) -> None:
         """Raise where images have no answer, or where weights were exchanged, as they can be under the same version."""
-        if not failures:
-            self._require_same_model()
-            return
-        if self._client.ready():
-            # What failed may have been the server's end, and what is there now another one.
-            with suppress(DeepfakeError):
+        # What failed may have been the server's end, and what is there now another one.
+        if not failures or self._client.ready():
+            with suppress(DeepfakeError) if failures else nullcontext():
                 self._require_same_model()
+        if not failures:
+            return
         others = f" and {len(failures) - 1} more of {images} so far" if len(failures) > 1 else ""
         raise UnansweredError(
             f"no answer for {failures[0]}{others}; what was answered is kept, run the same command again to go on"
@@ -198,56 +208,14 @@ class EvaluationRun:
 
     def _require_same_model(self) -> None:
         if ask_model(self._client).identity() != self.model.identity():
-            self._journal.roll_back()
+            self._journal.forget()
             raise ModelChangedError("the server's weights were exchanged in the middle; run the command again")
-        self._journal.keep()
 
 
-class _Photo:
-    """A file for `DeepfakeClient.classify_many`, read, hashed and damaged where the client decodes, in its threads.
-
-    Undamaged it gives the file's own bytes. Damaged it gives a small PNG of the pixels that the model takes, which
-    neither the client nor the server changes any more.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        file: str,
-        sha256: str | None = None,
-        damaging: Callable[[Image.Image], Image.Image] | None = None,
-    ) -> None:
-        self.name = str(folder / file)  # as errors show it
-        self.file, self.sha256 = file, sha256
-        self._damaging = damaging
-        self._given = False
-
-    def read(self, size: int = -1) -> bytes:  # noqa: ARG002 - all at once, which is never more than the limit
-        """The encoded image the first time, then nothing; `ImageError` where it cannot be read or damaged."""
-        if self._given:
-            return b""
-        self._given = True
-        data = self._encoded()
-        if self._damaging is None:
-            return data
-        png = io.BytesIO()
-        Image.fromarray(to_pixels(self._damaging(load_image(data)))).save(png, "PNG", compress_level=1)
-        return png.getvalue()
-
-    def hash(self) -> None:
-        """Tell the digest without classifying; None stays for a file that cannot be read."""
-        with suppress(ImageError):
-            self._encoded()
-
-    def _encoded(self) -> bytes:
-        self.sha256 = None
-        data = read_encoded(self.name, ImageLimits().max_bytes)
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        return data
-
-    def prediction(self, answer: Answer) -> Prediction:
-        scores, error = (None, answer) if isinstance(answer, str) else (answer, None)
-        return Prediction(self.file, scores, error, self.sha256)
+def _prediction(file: str, sha256: str | None, answer: Answer | None) -> Prediction:
+    if isinstance(answer, str):
+        return Prediction(file, None, answer, sha256)
+    return Prediction(file, answer, None, sha256)
 
 
 @contextmanager
@@ -257,11 +225,6 @@ def open_run(
     """Begin to evaluate the folder `images`, or go on with it; `answers` is the file of what was answered.
 
     `decoding` is that of `client`.
-
-    Raises:
-        InputError: the folder cannot be used with this model, or `answers` cannot be written.
-        OutputError: another evaluation has `answers` open.
-        DeepfakeError: the server does not answer.
     """
     model = ask_model(client)
     folder = LabelledFolder(images, model.labels)
@@ -270,12 +233,7 @@ def open_run(
 
 
 def ask_model(client: DeepfakeClient) -> ServedModel:
-    """The model behind `client`.
-
-    Raises:
-        InputError: it has not two classes.
-        DeepfakeError: the server does not answer.
-    """
+    """The model behind `client`."""
     info = client.model_info()
     if len(info.labels) != 2:
         raise InputError(f"{info.name}: has {len(info.labels)} classes; only a model of two can be evaluated")

@@ -14,8 +14,10 @@ from fastapi import FastAPI
 from .classification import MAX_IMAGES, Answer, Classifier, ServedModelWatch, Upload
 from .guard import Guard
 from .markup import TITLE, batch_results, fragments
-from .uploads import KEEP_SECONDS, Uploads
+from .uploads import Uploads
 
+#: Every so many seconds gradio removes uploads that nobody asked a verdict for in so many; more than any wait here.
+DELETE_CACHE = (60, 600)
 # Events that wait for their turn; one over it is told to come back later.
 _MAX_QUEUE = 64
 # Single images, and batches, that are decoded and asked for at a time.
@@ -30,15 +32,15 @@ _HERE = Path(__file__).parent
 
 
 def build_app(
-    client: DeepfakeClient, folder: Path, limits: ImageLimits, *, policy: bool, recorded: bool
+    client: DeepfakeClient, folder: Path, *, policy: bool, recorded: bool
 ) -> tuple[Guard, Callable[[], None]]:
     """The application to serve, and what ends the connection that each open page holds.
 
-    `folder` is that of `memory_folder`, `limits` are those of `client`. `policy` and `recorded`: whether the verdicts
-    come with a decision, and whether there is a verdict log.
+    `folder` is that of `memory_folder`. `policy` and `recorded`: whether the verdicts come with a decision, and whether
+    there is a verdict log.
     """
     uploads = Uploads(folder)
-    events = _Events(Classifier(client, uploads, limits), ServedModelWatch(client))
+    events = _Events(Classifier(client, uploads), ServedModelWatch(client))
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         _build_page(events, policy=policy, recorded=recorded),
@@ -47,7 +49,7 @@ def build_app(
         run_history=False,
         allowed_paths=[],
         show_error=False,  # but of what we raise ourselves, which is one line
-        max_file_size=limits.max_bytes,
+        max_file_size=ImageLimits().max_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -111,7 +113,7 @@ def _upload(file: Mapping[str, Any]) -> Upload:
 
 
 def _build_page(events: _Events, *, policy: bool, recorded: bool) -> gr.Blocks:
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS))
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE)
     with page:
         gr.HTML(fragments.header(TITLE))
         status = gr.HTML("", elem_id="df-status")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePath
@@ -18,8 +18,6 @@ from deepfake_client import (
     DeepfakeError,
     Failure,
     ImageError,
-    ImageLimits,
-    InternalServerError,
     NotReadyError,
     OverloadedError,
     Provenance,
@@ -45,7 +43,7 @@ _FRESH_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file: where gradio put it, and its name as the sender gave it."""
+    """Where gradio put a file, and its name as the sender gave it."""
 
     path: str
     name: str
@@ -53,14 +51,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one upload.
-
-    Attributes:
-        name: of the file.
-        result: the verdict, or why there is none.
-        milliseconds: from the uploaded file to the result, decoding included.
-        thumbnail: a small JPEG; None where the image could not be decoded.
-    """
+    """What became of one upload, after how long, and a small JPEG where it could be decoded."""
 
     name: str
     result: Verdict | Failure
@@ -71,10 +62,8 @@ class Answer:
 class Classifier:
     """Asks the server about uploads, which are removed with their answer."""
 
-    def __init__(self, client: DeepfakeClient, uploads: Uploads, limits: ImageLimits) -> None:
-        self._client = client
-        self._uploads = uploads
-        self._limits = limits
+    def __init__(self, client: DeepfakeClient, uploads: Uploads) -> None:
+        self._client, self._uploads = client, uploads
 
     async def classify(self, upload: Upload) -> Answer:
         try:
@@ -82,36 +71,30 @@ class Classifier:
         finally:
             self._uploads.forget(upload.path)
 
-    async def classify_many(self, uploads: Iterable[Upload]) -> AsyncIterator[Answer]:
+    async def classify_many(self, uploads: Sequence[Upload]) -> AsyncIterator[Answer]:
         """The answers for several uploads, in their order; behind single ones in the server's queue.
 
         Once the server has failed one of them, the rest is not tried: each would wait for its retries.
         """
-        slots = asyncio.Semaphore(_BATCH_WORKERS)
-        failed = asyncio.Event()
-
-        async def answer(upload: Upload) -> Answer:
-            async with slots:
-                if failed.is_set():
-                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
-                    return Answer(upload.name, Failure(upload.name, skipped), 0.0, None)
-                found = await anyio.to_thread.run_sync(self._answer, upload, "bulk")
-            error = found.result.error if isinstance(found.result, Failure) else None
-            if error is not None and not isinstance(error, (ImageError, OverloadedError)):
-                failed.set()  # the next image would meet the same
-            return found
-
-        tasks = {asyncio.create_task(answer(upload)): upload for upload in uploads}
+        failed = False
+        waiting = list(uploads)
         try:
-            for task in list(tasks):
-                found = await task
-                self._uploads.forget(tasks.pop(task).path)
-                yield found
+            while waiting:
+                some = waiting[:_BATCH_WORKERS]
+                if failed:
+                    skipped = NotReadyError("not tried, because there was no answer for an image before it")
+                    answers = [Answer(each.name, Failure(each.name, skipped), 0.0, None) for each in some]
+                else:
+                    answers = await asyncio.gather(
+                        *(anyio.to_thread.run_sync(self._answer, upload, "bulk") for upload in some)
+                    )
+                for answer in answers:
+                    self._uploads.forget(waiting.pop(0).path)
+                    error = None if isinstance(answer.result, Verdict) else answer.result.error
+                    failed = failed or (error is not None and not isinstance(error, (ImageError, OverloadedError)))
+                    yield answer
         finally:
-            # Whoever closes the page in the middle leaves nothing behind.
-            for task in tasks:
-                task.cancel()
-            self.forget(tasks.values())
+            self.forget(waiting)  # whoever closes the page in the middle leaves nothing behind
 
     def forget(self, uploads: Iterable[Upload]) -> None:
         """Remove uploads that get no answer."""
@@ -125,17 +108,13 @@ class Classifier:
         try:
             data = self._uploads.read(upload.path)
             # Decoded here for the thumbnail, and once more by the client, which takes note of the file as it came.
-            small = _thumbnail(load_image(data, limits=self._limits))
+            small = _thumbnail(load_image(data))
             result = self._client.classify(data, source=upload.name, priority=priority)
         except DeepfakeError as error:
             error.source = upload.name
             # Not by its name, which may tell what nobody but its sender is to know.
             _log.warning("no verdict on an image: %s", error.reason)
             result = Failure(upload.name, error)
-        except Exception:
-            _log.exception("the page failed on an image")
-            reason = "the page failed on this image; its log says why"
-            result = Failure(upload.name, InternalServerError(reason, source=upload.name))
         return Answer(upload.name, result, (time.perf_counter() - begun) * 1000, small)
 
 
@@ -149,15 +128,12 @@ def _thumbnail(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The server as it was when it was asked last.
-
-    Attributes:
-        provenance: of its weights, or what it told of them before it went away; None where it has told nothing.
-        away: why it cannot be asked; None where it answers.
-    """
+    """The server as it was when it was asked last."""
 
     provenance: Provenance | None
+    """Of its weights, or what it told of them before it went away; None where it has told nothing."""
     away: str | None
+    """Why it cannot be asked; None where it answers."""
 
     @property
     def stand_in(self) -> bool:
@@ -178,7 +154,6 @@ class ServedModelWatch:
 
     def __init__(self, client: DeepfakeClient) -> None:
         self._client = client
-        self._away: str | None = None
         self._lock = threading.Lock()
         self._last: tuple[float, ServedModel] | None = None
 
@@ -195,7 +170,6 @@ class ServedModelWatch:
         except DeepfakeError as error:
             # What is known of its weights holds for the verdicts that it gave before.
             served = ServedModel(self._last[1].provenance if self._last else None, error.reason)
-        if served.away != self._away:
+        if served.away != (self._last[1].away if self._last else None):
             _log.warning("the server %s", "answers again" if served.away is None else f"is away: {served.away}")
-            self._away = served.away
         return served

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,23 +69,17 @@ class Guard:
             await self._call(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Takes note of what arrives, and of the paths that gradio answers with."""
-        length = _length(scope) or 0
+        """Passes what there is room for, and takes note of the paths that gradio answers with."""
+        length = _length(scope)
+        if length is None:
+            await PlainTextResponse("Length Required", status_code=411)(scope, receive, send)
+            return
         if not self._uploads.has_room(length):
             while length <= self._uploads.max_bytes and (await receive()).get("more_body"):
                 pass  # a sender that is interrupted would not hear the answer
             await PlainTextResponse(_FULL, status_code=503)(scope, receive, send)
             return
         answer = b""
-
-        async def receive_counted() -> Message:
-            message = await receive()
-            # To this error gradio removes what came; to a disconnection it does not.
-            if message["type"] == "http.disconnect":
-                raise MultiPartException("the upload was broken off")
-            if not self._uploads.arriving(len(message.get("body", b""))):
-                raise MultiPartException(_FULL)
-            return message
 
         async def send_noted(message: Message) -> None:
             nonlocal answer
@@ -96,11 +90,8 @@ class Guard:
 
         # The paths must come as they are, not compressed.
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        self._uploads.begin()
-        try:
-            await self._app({**scope, "headers": plain}, receive_counted, send_noted)
-        finally:
-            self._uploads.end()
+        with self._uploads.arriving(length), suppress(ClientDisconnect):
+            await self._app({**scope, "headers": plain}, receive, send_noted)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes JSON that names no other files than uploads."""

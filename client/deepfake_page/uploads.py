@@ -6,18 +6,14 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from deepfake_client import ImageReadError
 
 #: Of all files that wait, 512 MiB: a batch of 50 photos from a camera, twice.
 MAX_WAITING_BYTES = 512 << 20
-#: A file that nobody asked a verdict for is removed after this time; longer than any wait in the queue.
-KEEP_SECONDS = 600
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 _PREFIX = "deepfake-page-"
@@ -55,18 +51,8 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A file that has arrived, `count` times: gradio stores equal files of one name under one path."""
-
-    inode: int
-    size: int
-    since: float
-    count: int
-
-
 class Uploads:
-    """Keeps account of gradio's upload folder, `GRADIO_TEMP_DIR`. For the event loop alone, but for `read`.
+    """gradio's upload folder, `GRADIO_TEMP_DIR`. For the event loop alone, but for `read`.
 
     `max_bytes` are those of all files together, those that are still arriving included.
     """
@@ -74,49 +60,37 @@ class Uploads:
     def __init__(self, folder: Path, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._waiting: dict[str, _Waiting] = {}
-        self._arriving = 0
-        self._requests = 0
-
-    @property
-    def held_bytes(self) -> int:
-        return self._arriving + sum(each.size for each in self._waiting.values())
+        # For each answer that is to come the inode: gradio stores equal files of one name under one path.
+        self._waiting: dict[str, list[int]] = {}
+        self._arriving: list[int] = []
 
     def has_room(self, size: int) -> bool:
-        free = shutil.disk_usage(self.folder).free
-        return self.held_bytes + size <= self.max_bytes and size < free
+        """Whether a request of `size` bytes may come as well."""
+        held = sum(self._arriving)
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                held += max(path.stat().st_size, _LEAST_BYTES) if path.is_file() else 0
+        return held + size <= self.max_bytes and size < shutil.disk_usage(self.folder).free
 
-    def begin(self) -> None:
-        self._requests += 1
-        for path, waiting in list(self._waiting.items()):
-            if time.monotonic() - waiting.since > KEEP_SECONDS:
-                self._remove(path)
-
-    def arriving(self, size: int) -> bool:
-        """Make room for a piece of a request; False where there is none."""
-        if not self.has_room(size):
-            return False
-        self._arriving += size
-        return True
+    @contextmanager
+    def arriving(self, size: int) -> Iterator[None]:
+        """Keep room for a request; what gradio leaves behind of failed ones goes with the last that is under way."""
+        self._arriving.append(size)
+        try:
+            yield
+        finally:
+            self._arriving.remove(size)
+            if not self._arriving:
+                for rest in self.folder.iterdir():
+                    if rest.is_file():
+                        rest.unlink()
 
     def arrived(self, paths: Iterable[str]) -> None:
         """Take note of complete files, before their sender learns the paths."""
+        self._waiting = {path: inodes for path, inodes in self._waiting.items() if Path(path).exists()}
         for path in paths:
             with suppress(FileNotFoundError):
-                status = Path(path).stat()
-                count = self._waiting[path].count + 1 if path in self._waiting else 1
-                size = max(status.st_size, _LEAST_BYTES)
-                self._waiting[path] = _Waiting(status.st_ino, size, time.monotonic(), count)
-                self._arriving -= status.st_size
-
-    def end(self) -> None:
-        self._requests -= 1
-        if self._requests == 0:
-            # gradio leaves files of failed requests behind, which count as arriving until now.
-            self._arriving = 0
-            for rest in self.folder.iterdir():
-                if rest.is_file():
-                    rest.unlink()
+                self._waiting.setdefault(path, []).append(Path(path).stat().st_ino)
 
     def holds(self, path: object) -> bool:
         """Whether `path` can be that of an upload, and of nothing else on this machine."""
@@ -133,16 +107,10 @@ class Uploads:
 
     def forget(self, path: str) -> None:
         """Remove a file that has been answered, unless an equal one still waits."""
-        waiting = self._waiting.get(path)
-        if waiting is not None:
-            waiting.count -= 1
-            if waiting.count == 0:
-                self._remove(path)
-
-    def _remove(self, path: str) -> None:
-        inode = self._waiting.pop(path).inode
+        inodes = self._waiting.get(path, [])
+        inode = inodes.pop(0) if inodes else None
         with suppress(OSError):
             # Another inode is an equal file that arrives just now.
-            if Path(path).stat().st_ino == inode:
+            if not inodes and Path(path).stat().st_ino == inode:
                 Path(path).unlink()
                 Path(path).parent.rmdir()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 from types import MappingProxyType
 
 import pytest
-from deepfake_cli.classify import WRITERS
+from deepfake_cli.classify import FORMATS
 from deepfake_client import Failure, ImageFormatError, Verdict
 
 LABELS = ("Deepfake", "Real one")
 
 
 def written(format_name: str, *, decisions: bool) -> str:
-    stream = io.StringIO()
-    writer = WRITERS[format_name](stream, LABELS, decisions=decisions)
+    results: list[Verdict | Failure] = []
     for source, score, decision in (("a.jpg", 0.97, "Deepfake"), ("b.jpg", 0.6, "unsure"), ("c.jpg", 0.1, "Real one")):
         scores = MappingProxyType({"Deepfake": score, "Real one": 1 - score})
         label = max(scores, key=scores.__getitem__)
         verdict = Verdict(label, scores, source, "deepfake_vs_real", "1", "7", decision if decisions else None)
-        writer.write(verdict)
-    writer.write(Failure("d.jpg", ImageFormatError("not an image", source="d.jpg")))
-    writer.close()
-    return stream.getvalue()
+        results.append(verdict)
+    results.append(Failure("d.jpg", ImageFormatError("not an image", source="d.jpg")))
+    return "".join(FORMATS[format_name](results, LABELS, decisions))
 
 
 def test_the_table_has_a_column_for_them() -> None:

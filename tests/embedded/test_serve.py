@@ -118,7 +118,7 @@ def test_a_port_that_is_taken(repository: Path, purpose: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         message = refusal(repository, f"--{purpose}-port", port)
-    assert f"port {port} on 127.0.0.1 is taken" in message
+    assert f"port {port} on 127.0.0.1 cannot be bound (Address already in use)" in message
     assert f"--{purpose}-port" in message
 
 
@@ -129,7 +129,9 @@ def test_one_port_for_two_purposes(repository: Path) -> None:
 
 
 def test_a_host_that_is_not_this_machine(repository: Path) -> None:
-    assert "host 192.0.2.1 is no address of this machine" in refusal(repository, "--host", "192.0.2.1")
+    assert "on 192.0.2.1 cannot be bound (Cannot assign requested address)" in refusal(
+        repository, "--host", "192.0.2.1"
+    )
 
 
 def test_no_model_repository(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_tls_files_that_are_none(repository: Path, tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("no PEM")
     files = ["--grpc-tls-cert", str(nonsense), "--grpc-tls-key", str(nonsense)]
-    assert "are no certificate with its unencrypted key" in refusal(repository, *files)
+    assert f"the TLS files cannot be used ({nonsense}, {nonsense}): " in refusal(repository, *files)
 
 
 def test_a_configuration_in_another_encoding_or_in_the_place_of_a_folder(own_repository: Path) -> None:

@@ -257,7 +257,7 @@ def test_results_of_an_earlier_run_stay_whole_when_new_ones_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deepfake_evaluation.plots.plot_scores", full)
+        patch.setattr("deepfake_evaluation.plots.draw", full)
         run = evaluated(faces)
     assert (run.exit_code, run.stdout) == (1, "")
     assert "cannot be written (No space left on device); the results there are unchanged" in run.stderr

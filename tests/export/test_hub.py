@@ -107,7 +107,7 @@ _FORBIDDEN = httpx.Response(403, request=httpx.Request("GET", "http://hub/someon
     ("error", "expected"),
     [
         (GatedRepoError("gated", response=_FORBIDDEN), "asks you to accept conditions on its page first"),
-        (HfHubHTTPError("no", response=_FORBIDDEN), "answered with HTTP 403; try again later"),
+        (HfHubHTTPError("no", response=_FORBIDDEN), "the download failed: HfHubHTTPError.*run the command again"),
         (OSError(28, "No space left on device"), "the download failed: .*No space left on device"),
     ],
 )

@@ -253,7 +253,7 @@ def test_a_target_that_cannot_be_written(checkpoint: Path, empty_repository: Pat
     (empty_repository / "deepfake_vs_real" / "1").write_text("a file where the version folder should be")
     result = CliRunner().invoke(deepfake, ["export", "--model", str(checkpoint), "--repository", str(empty_repository)])
     assert result.exit_code == 1
-    assert "cannot be written (File exists)" in result.stderr
+    assert "cannot be written (Not a directory)" in result.stderr
 
 
 def test_a_repository_without_labels(checkpoint: Path, tmp_path: Path) -> None:
@@ -285,9 +285,12 @@ def test_an_interrupted_export_leaves_what_was_there(refusal: Refusal, checkpoin
 
 def test_what_a_killed_export_left_is_no_obstacle(refusal: Refusal, checkpoint: Path) -> None:
     model, _ = exported_files(refusal.repository)
-    (model.parent / ".model.pt.partial").write_bytes(b"half a model")
+    left = model.parent.with_name(".1.partial")
+    left.mkdir()
+    (left / "model.pt").write_bytes(b"half a model")
     export_model(str(checkpoint), None, Precision.FP32, refusal.repository, SilentProgress())
     assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", "provenance.json"]
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert refusal("--port", str(port)) == (
-            f"deepfake: port {port} on 127.0.0.1 is taken; stop what listens there, or choose another with --port "
-            "(0 picks a free one)\n"
+            f"deepfake: port {port} on 127.0.0.1 cannot be bound (Address already in use); stop what listens there, or "
+            "choose another with --port (0 picks a free one) or --host\n"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,9 +17,6 @@ class SilentProgress:
     def step(self, description: str) -> None: ...
 
     def advance(self) -> None: ...
-
-    def aside(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 def exported_files(repository: Path) -> tuple[Path, Path]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import ssl
 import sys
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
+
+from deepfake_client import InvalidArgumentError, TLSConfig
 
 from .installation import EmbeddedTritonError, Installation
+
+if TYPE_CHECKING:
+    from .server import EmbeddedTriton
 
 # What an outsider must not reach: loading models, registering memory, and changing traces and logs.
 ADMIN_APIS = ("model-repository", "shared-memory", "trace", "logging")
@@ -50,46 +54,15 @@ class TlsFiles:
     """With it callers must show a certificate that it signed (mutual TLS)."""
 
     def check(self) -> None:
-        """Refuse what Triton would only call a taken port.
-
-        Raises:
-            EmbeddedTritonError: a file is no PEM file of its kind, or the key is not the certificate's.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        refusal = f"{self.certificate} and {self.key} are no certificate with its unencrypted key"
+        """Refuse what Triton would only call a taken port."""
         try:
-            # An empty password: a key that has one must not make the server ask for it on the terminal.
-            context.load_cert_chain(self.certificate, self.key, password="")
-            refusal = f"{self.client_ca} holds no certificate"
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
-        except OSError as error:  # ssl.SSLError is one
-            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise EmbeddedTritonError(f"{refusal} ({reason})") from None
-
-
-@dataclass(eq=False, repr=False)
-class ServerOptions:
-    """What the caller of `EmbeddedTriton` chooses; see there."""
-
-    repository: str | os.PathLike[str] = "model_repository"
-    _: KW_ONLY
-    host: str = LOOPBACK
-    http_port: int = 0
-    grpc_port: int = 0
-    metrics_port: int = 0
-    drain_seconds: int = 30
-    response_cache_bytes: int = 0
-    tls: TlsFiles | None = None
-    poll_seconds: int = 0
-    latency_summaries: bool = False
-    trace_otlp_url: str | None = None
-    verbose: bool = False
-    log: IO[str] | None = None
+            TLSConfig(self.client_ca, self.certificate, self.key).ssl_context()
+        except InvalidArgumentError as error:
+            raise EmbeddedTritonError(str(error)) from None
 
 
 def server_arguments(
-    options: ServerOptions, installation: Installation, repository: Path, backends: Path, shm_prefix: str, *, gpu: bool
+    options: EmbeddedTriton, installation: Installation, repository: Path, backends: Path, shm_prefix: str, *, gpu: bool
 ) -> list[str]:
     """`tritonserver` and its arguments; without a GPU it reads each model's configs/cpu.pbtxt, not its config.pbtxt."""
     closed_over_http = ADMIN_APIS if options.tls is None else ADMIN_APIS + CLEAR_TEXT_APIS

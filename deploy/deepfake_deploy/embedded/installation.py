@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pathlib import Path
 
 INSTALL_HINT = "pip install 'deepfake-vs-real[serve]'"
 CONTAINER_HINT = "serve with NVIDIA's container instead"
-MINIMUM_GLIBC = (2, 35)  # of the wheel's tritonserver binary
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 12)  # the server needs numpy below 2, which has no wheels for a newer one
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -44,11 +44,7 @@ class Installation:
 
 
 def find_installation() -> Installation:
-    """Locate the server without importing `pytriton`, which would start threads and read sockets.
-
-    Raises:
-        EmbeddedTritonError: this platform cannot run it, or a part is not installed.
-    """
+    """Locate the server without importing `pytriton`, which would start threads and read sockets."""
     _require_platform()
     try:
         distribution = importlib.metadata.distribution("nvidia-pytriton")
@@ -67,7 +63,11 @@ def find_installation() -> Installation:
     for part in (installation.binary, installation.stub):
         if not part.is_file():
             raise EmbeddedTritonError(f"{part}: not there; install the server again with: {INSTALL_HINT}")
-    _require_packages()
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.split(".")[0]) >= 2:
+        raise EmbeddedTritonError(
+            f"the embedded Triton needs numpy below 2, not {numpy}; install it with: {INSTALL_HINT}"
+        )
     return installation
 
 
@@ -77,13 +77,11 @@ def _require_platform() -> None:
         raise EmbeddedTritonError(
             f"the embedded Triton runs on Linux x86-64, not on {system} {machine}; {CONTAINER_HINT}"
         )
+    if shutil.which("setpriv") is None:
+        raise EmbeddedTritonError(
+            "the embedded Triton is started by setpriv, which is not on the PATH; install util-linux"
+        )
     _require_python_version()
-    libc, version = platform.libc_ver()
-    if libc != "glibc":
-        raise EmbeddedTritonError(f"the embedded Triton needs glibc, which this Linux (musl?) lacks; {CONTAINER_HINT}")
-    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_GLIBC:
-        needed = ".".join(map(str, MINIMUM_GLIBC))
-        raise EmbeddedTritonError(f"the embedded Triton needs glibc {needed} or newer, not {version}; {CONTAINER_HINT}")
 
 
 def _require_python_version() -> None:
@@ -108,16 +106,6 @@ def _libpython_folder() -> Path:
         f"the embedded Triton needs the shared library {name}, which this Python ({sys.executable}) lacks; on Debian "
         f"and Ubuntu: apt-get install {package}; elsewhere use a Python built with --enable-shared"
     )
-
-
-def _require_packages() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise EmbeddedTritonError(f"the embedded Triton's pytorch backend needs torch; install it with: {INSTALL_HINT}")
-    numpy = importlib.metadata.version("numpy")
-    if int(numpy.split(".")[0]) >= 2:
-        raise EmbeddedTritonError(
-            f"the embedded Triton needs numpy below 2, not {numpy}; install it with: {INSTALL_HINT}"
-        )
 
 
 def cuda_device_count() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Iterator, Mapping
 
@@ -11,11 +10,7 @@ from .installation import EmbeddedTritonError
 
 
 def resolve(host: str) -> str:
-    """The IPv4 address of `host`: Triton takes a name for HTTP as 255.255.255.255, and an IPv6 address for a taken port.
-
-    Raises:
-        EmbeddedTritonError: it has none.
-    """
+    """The IPv4 address of `host`: Triton takes a name for HTTP as 255.255.255.255, and an IPv6 address for a taken port."""
     try:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
@@ -33,36 +28,23 @@ def reserved_ports(host: str, wanted: Mapping[str, int]) -> Iterator[dict[str, i
     holds to the next process that asks for any. Bound here without listening, a port is given to nobody, and a server
     that sets SO_REUSEADDR, as all here do, can still bind it by its number.
 
-    Args:
-        host: IPv4 address to bind to.
-        wanted: purpose ("http", "grpc", "metrics") → port; 0 picks a free one.
-
-    Raises:
-        EmbeddedTritonError: a port is taken, named twice or not allowed, or the host is not one of this machine's.
+    `wanted` is purpose ("http", "grpc", "metrics") → port; 0 picks a free one.
     """
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         for purpose, port in wanted.items():
+            another = f"choose another with --{purpose}-port (0 picks a free one)"
             if port and port in chosen.values():
-                raise EmbeddedTritonError(f"port {port} is given twice; choose another with --{purpose}-port")
-            reserved = held.enter_context(_bind(host, port, purpose))
+                raise EmbeddedTritonError(f"port {port} is given twice; {another}")
+            reserved = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            # As the servers do: both may then bind it, and connections lingering after a restart do not count as taken.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                reserved.bind((host, port))
+            except OSError as error:
+                raise EmbeddedTritonError(
+                    f"port {port} on {host} cannot be bound ({error.strerror}); stop what listens there, or {another}, "
+                    "or another --host"
+                ) from None
             chosen[purpose] = reserved.getsockname()[1]
         yield chosen
-
-
-def _bind(host: str, port: int, purpose: str) -> socket.socket:
-    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        # As the servers do: both may then bind it, and connections lingering after a restart do not count as taken.
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind((host, port))
-        return reserved
-    except OSError as error:
-        reserved.close()
-        another = f"choose another with --{purpose}-port"
-        reasons = {
-            errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there, or {another} (0 picks a free one)",
-            errno.EADDRNOTAVAIL: f"host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0",
-        }
-        reason = reasons.get(error.errno or 0, f"port {port} on {host}: {error.strerror}; {another}")
-        raise EmbeddedTritonError(reason) from None

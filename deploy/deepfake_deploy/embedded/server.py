@@ -11,43 +11,61 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import IO
 
-from .command import LOOPBACK, ServerOptions, server_arguments, server_environment, write_backend_directory
+from .command import LOOPBACK, TlsFiles, server_arguments, server_environment, write_backend_directory
 from .end_with_parent import ending_with_this_process
 from .installation import EmbeddedTritonError, Installation, cuda_device_count, find_installation
-from .log import LogReader
 from .ports import reserved_ports, resolve
 
 _READY_SECONDS = 300.0  # for full-size weights on a slow disk and CPU
+_LOAD_FAILURE = re.compile(r"failed to load '([^']+)' version (\d+): (.*)")
+_ERROR = re.compile(r"E\d{4} [^\]]*\] ?")
+# Written at every orderly stop, and at every start, or start of an ensemble, without a GPU.
+_EXPECTED = re.compile(
+    r"Signal \(\d+\) received\.|.*unable to create stream for .*CUDA driver version is insufficient"
+    r"|.*CudaDriverHelper has not been initialized"
+)
 _TORCHSCRIPT = re.compile(r'^\s*backend:\s*"pytorch"', re.MULTILINE)
 
 
 @dataclass(eq=False, repr=False)
-class EmbeddedTriton(ServerOptions):
+class EmbeddedTriton:
     """A real `tritonserver` of its own on this machine, as a context manager.
-
-    Args:
-        repository: model repository; its TorchScript models must have been exported.
-        host: IPv4 address to bind to, or a name of one; loopback unless told otherwise.
-        http_port, grpc_port, metrics_port: 0 picks a free one.
-        drain_seconds: at a stop, how long requests in flight may take to finish. Triton waits as long for HTTP callers
-            that keep their connections open.
-        response_cache_bytes: memory for answers to requests that were answered before; 0 keeps none.
-        tls: certificate and key for gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready.
-        poll_seconds: how often to look for new and removed model versions; 0 serves what is there at the start.
-        latency_summaries: quantiles of queue and compute time among the metrics.
-        trace_otlp_url: http:// URL of an OpenTelemetry collector's traces (OTLP/HTTP), to which the spans of requests go
-            that carry a W3C trace context; None traces nothing.
-        verbose: pass the whole server log on, not only errors.
-        log: where the server's log goes; stderr when None.
 
     A machine with a CUDA device reads each model's config.pbtxt, one without its configs/cpu.pbtxt.
     Start it from a thread that outlives it: the kernel ends the server together with that thread.
     """
+
+    repository: str | os.PathLike[str] = "model_repository"
+    _: KW_ONLY
+    host: str = LOOPBACK
+    """IPv4 address to bind to, or a name of one."""
+    http_port: int = 0
+    """0 picks a free one."""
+    grpc_port: int = 0
+    metrics_port: int = 0
+    drain_seconds: int = 30
+    """At a stop, how long requests in flight may take to finish, and HTTP callers may stay connected."""
+    response_cache_bytes: int = 0
+    """Memory for answers to requests that were answered before; 0 keeps none."""
+    tls: TlsFiles | None = None
+    """For gRPC. HTTP, which has no TLS, then only tells whether the server is alive and ready."""
+    poll_seconds: int = 0
+    """How often to look for new and removed model versions; 0 serves what is there at the start."""
+    latency_summaries: bool = False
+    """Quantiles of queue and compute time among the metrics."""
+    trace_otlp_url: str | None = None
+    """http:// URL of an OpenTelemetry collector (OTLP/HTTP), for requests that carry a W3C trace context."""
+    verbose: bool = False
+    """Pass the whole server log on, not only errors."""
+    log: IO[str] | None = None
+    """Where the server's log goes; stderr when None."""
 
     def __post_init__(self) -> None:
         self._log: LogReader | None = None
@@ -58,17 +76,14 @@ class EmbeddedTriton(ServerOptions):
 
     @property
     def http_url(self) -> str:
-        """http://host:port of the inference API."""
         return f"http://{self.host}:{self.http_port}"
 
     @property
     def grpc_url(self) -> str:
-        """grpc://host:port of the inference API; grpcs:// with TLS."""
         return f"{'grpcs' if self.tls else 'grpc'}://{self.host}:{self.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
-        """http://host:port/metrics, in Prometheus' format."""
         return f"http://{self.host}:{self.metrics_port}/metrics"
 
     @property
@@ -115,7 +130,7 @@ class EmbeddedTriton(ServerOptions):
             assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE above
             self._log = LogReader(self._process.stdout, self.log or sys.stderr, passing=self.verbose)
             self._wait_until_ready(deadline)
-            self._log.pass_on()
+            self._log.passing = True  # a quiet server only writes what somebody should see
             self._resources = resources.pop_all()
 
     def wait(self, timeout_seconds: float) -> int | None:
@@ -156,9 +171,7 @@ class EmbeddedTriton(ServerOptions):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _running(self) -> subprocess.Popen[str]:
@@ -192,10 +205,8 @@ class EmbeddedTriton(ServerOptions):
         log = self._log
         assert log is not None  # noqa: S101 - the process has been started
         log.join(timeout_seconds=5)
-        if failure := log.load_failure():
-            return f"a model did not load: {failure}; see the whole log with --verbose"
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        reason = ", ".join(filter(None, [log.last_error(), how]))
+        reason = ", ".join(filter(None, [log.failure(), how]))
         return f"the embedded Triton ended before it was ready: {reason}; see the whole log with --verbose"
 
     def _end_process(self) -> None:
@@ -214,6 +225,48 @@ class EmbeddedTriton(ServerOptions):
             region.unlink(missing_ok=True)
 
 
+class LogReader:
+    """Reads the server's output in a thread, so that its pipe never fills.
+
+    Lines go to `target` once `passing` is true. Until then they are only kept, so that a failed start is told in one
+    sentence.
+    """
+
+    KEPT_LINES = 200  # enough to hold a traceback of the stub; bounds the memory of a server that runs for months
+
+    def __init__(self, stream: IO[str], target: IO[str], *, passing: bool) -> None:
+        self.passing = passing
+        self._lines: deque[str] = deque(maxlen=self.KEPT_LINES)
+        self._target = target
+        self._thread = threading.Thread(target=self._read, args=(stream,), name="triton-log", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the end of the stream."""
+        self._thread.join(timeout_seconds)
+
+    def failure(self) -> str | None:
+        """In one line the first model that did not load, else the last error."""
+        lines = [line for line in self._lines.copy() if not _EXPECTED.match(line)]  # the thread may still write to it
+        for match in filter(None, map(_LOAD_FAILURE.search, lines)):
+            # The server escapes the line ends of what a stub raised; a traceback follows after the first ones.
+            reason = match[3].split("\\n", 1)[0].strip('"; ')
+            return f"a model did not load: {match[1]} version {match[2]}: {reason}"
+        errors = [line for line in lines if _ERROR.match(line)]
+        return _ERROR.sub("", errors[-1]).strip(' \n"') if errors else None
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.append(line.rstrip("\n"))
+            if self.passing and not _EXPECTED.match(line):
+                try:
+                    self._target.write(line)
+                    self._target.flush()
+                except (OSError, ValueError):
+                    # Whoever read our stderr has gone; the server must not stop for want of a reader.
+                    self.passing = False
+
+
 def _plain_path(repository: Path, folder: Path) -> Path:
     """The repository, by a link in `folder` where its path has spaces, quotes or no ASCII.
 
@@ -227,15 +280,10 @@ def _plain_path(repository: Path, folder: Path) -> Path:
 
 
 def check_repository(repository: Path) -> None:
-    """Refuse a repository without models, or with a TorchScript model whose weights were never exported.
-
-    Raises:
-        EmbeddedTritonError: naming what is missing and the command that makes it.
-    """
+    """Refuse a repository without models, or with a TorchScript model whose weights were never exported."""
     if not repository.is_dir():
         raise EmbeddedTritonError(
-            f"{repository}: no such folder; start this in the project's folder, or name its model repository with "
-            "--repository"
+            f"{repository}: no such folder; start this in the project's folder, or name one with --repository"
         )
     configurations = sorted(repository.glob("*/config.pbtxt"))
     if not configurations:
@@ -243,11 +291,10 @@ def check_repository(repository: Path) -> None:
     for configuration in configurations:
         model = configuration.parent
         try:
-            text = configuration.read_text(encoding="utf-8", errors="replace")
+            torchscript = _TORCHSCRIPT.search(configuration.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
             raise EmbeddedTritonError(f"{configuration}: {error.strerror}; it must be a readable file") from None
-        exported = any(path.parent.name.isdigit() for path in model.glob("*/model.pt"))
-        if _TORCHSCRIPT.search(text) and not exported:
+        if torchscript and not any(path.parent.name.isdigit() for path in model.glob("*/model.pt")):
             raise EmbeddedTritonError(
                 f"{model / '1' / 'model.pt'}: not there; write it with `deepfake export` (or, where the weights cannot "
                 "be had, `deepfake export --model stand-in`)"
@@ -262,16 +309,9 @@ def _dead_children(pid: int) -> set[int]:
     """
     dead: set[int] = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            dead.update(child for child in map(int, children.read_text(encoding="utf-8").split()) if _is_zombie(child))
+        with contextlib.suppress(OSError):  # a thread or child that has just ended
+            for child in children.read_text(encoding="utf-8").split():
+                status = Path(f"/proc/{child}/stat").read_text(encoding="utf-8", errors="replace")
+                if status.rpartition(")")[2].split()[0] == "Z":  # the name in brackets may hold brackets too
+                    dead.add(int(child))
     return dead
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        # The name in brackets may hold anything, also brackets.
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
-        )
-    except OSError:
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import tempfile
@@ -17,7 +18,6 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -32,7 +32,6 @@ from .reporting import (
     ExportError,
     HubUnreachableError,
     Progress,
-    hub_bars_on_terminals_only,
     one_line,
     silent_transformers,
 )
@@ -56,12 +55,9 @@ _UNUSED_WEIGHTS = "vision_model.head."  # the attention pooling head, which the 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint came from and where it lies.
+    """Where a checkpoint came from (Hub id, folder as given or "stand-in") and where it lies.
 
-    Attributes:
-        model_id: Hub id, local folder as given, or "stand-in" for seeded random weights.
-        revision: commit on the Hub; None for anything local.
-        folder: with its files.
+    `revision` is the commit on the Hub; None for anything local.
     """
 
     model_id: str
@@ -76,11 +72,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def open_checkpoint(model: str, revision: str | None, labels: list[str], progress: Progress) -> Iterator[Checkpoint]:
-    """The checkpoint named by a local folder, a Hub id or "stand-in"; never one in place of another.
-
-    Raises:
-        ExportError: it does not exist, or a revision is given for something that has none.
-    """
+    """The checkpoint named by a local folder, a Hub id or "stand-in"; never one in place of another."""
     local = model == STAND_IN or _is_folder(model)
     if local and revision is not None:
         raise ExportError(f"{model}: a --revision belongs to a model on the Hub; leave it out")
@@ -97,8 +89,7 @@ def open_checkpoint(model: str, revision: str | None, labels: list[str], progres
         yield Checkpoint(name, None, Path(model).expanduser())
     elif _HUB_ID.fullmatch(model):
         progress.step(f"Fetching {model} from the Hugging Face Hub")
-        with progress.aside():
-            snapshot = download_checkpoint(model, revision)
+        snapshot = download_checkpoint(model, revision)
         yield Checkpoint(model, snapshot.name, snapshot)
     else:
         raise ExportError(f"{model}: no such folder; name a folder, an id on the Hugging Face Hub, or {STAND_IN}")
@@ -112,15 +103,10 @@ def _is_folder(model: str) -> bool:
 
 
 def download_checkpoint(model_id: str, revision: str | None) -> Path:
-    """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to.
-
-    Raises:
-        HubUnreachableError: no connection, and the revision is not in the cache.
-        ExportError: the id or the revision is unknown, private or gated, or the download broke off.
-    """
+    """Snapshot of a Hub model in the local cache; its folder is named by the commit that `revision` resolved to."""
     at = f"{model_id} at revision {revision}" if revision else model_id
     try:
-        with hub_bars_on_terminals_only():
+        with silent_transformers():
             return Path(snapshot_download(model_id, revision=revision, allow_patterns=FETCHED_FILES))
     except GatedRepoError:
         raise ExportError(
@@ -137,16 +123,8 @@ def download_checkpoint(model_id: str, revision: str | None) -> Path:
             f"{at}: the Hugging Face Hub cannot be reached and it is not in the local cache; check the network, or "
             "name a local folder"
         ) from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "no status")
-        raise ExportError(f"{at}: the Hugging Face Hub answered with HTTP {status}; try again later") from None
-    except OSError as error:
+    except Exception as error:  # the disk, HTTP 5xx, a connection that broke midway
         raise ExportError(f"{at}: the download failed: {one_line(error)}; run the command again to go on") from None
-    except Exception as error:
-        # The Hub library lets its HTTP client's own connection errors through when a download breaks off midway.
-        if all(kind.__name__ != "RequestError" for kind in type(error).__mro__):
-            raise
-        raise HubUnreachableError(f"{at}: the connection to the Hugging Face Hub broke: {one_line(error)}") from None
 
 
 def write_stand_in(folder: Path, labels: list[str]) -> None:
@@ -163,11 +141,7 @@ def write_stand_in(folder: Path, labels: list[str]) -> None:
 
 
 def weight_files(checkpoint: Checkpoint) -> list[Path]:
-    """The safetensors files of a checkpoint, each with a whole header and body.
-
-    Raises:
-        ExportError: there are none, only pickles, or one is truncated.
-    """
+    """The safetensors files of a checkpoint, each with a whole header and body."""
     folder, name = checkpoint.folder, checkpoint.model_id
     files = _files_of(folder)
     if not files:
@@ -197,31 +171,23 @@ def _files_of(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [path for path in [folder / "model.safetensors"] if path.is_file()]
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        shards = [folder / name for name in names]
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = sorted(folder / name for name in names)
+        if all(shard.parent == folder and shard.is_file() for shard in shards):
+            return shards
     except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
-        raise ExportError(f"{index}: not an index of safetensors shards; fetch or save the checkpoint again") from None
-    for shard in shards:
-        if shard.parent != folder or not shard.is_file():
-            raise ExportError(f"{index}: names {shard.name}, which is not in the folder; fetch the checkpoint again")
-    return shards
+        pass
+    raise ExportError(f"{index}: not an index of safetensors files beside it; fetch or save the checkpoint again")
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """Hex digest of a file, which is not empty."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
-    """The classifier in fp32, in evaluation mode, on the CPU, every weight of it from the checkpoint.
-
-    Raises:
-        ExportError: weights are missing or of other shapes than config.json says.
-    """
+    """The classifier in fp32, in evaluation mode, on the CPU, every weight of it from the checkpoint."""
     folder = checkpoint.folder
     try:
         with silent_transformers():
@@ -243,7 +209,7 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
     loading: dict[str, Any] = loaded[1]
     # transformers fills what it misses with random numbers and goes on; a classifier with such weights is a coin.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(_UNUSED_WEIGHTS))
-    if keys := missing + sorted(map(_mismatch, loading["mismatched_keys"])):
+    if keys := missing + sorted(key for key, *_ in loading["mismatched_keys"]):
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         raise ExportError(
             f"{checkpoint.model_id}: its weights do not fit its config.json: missing or of another shape: {shown}; save "
@@ -251,14 +217,6 @@ def load_model(checkpoint: Checkpoint) -> SiglipForImageClassification:
         )
     model.eval()
     return model
-
-
-def _mismatch(key: Any) -> str:
-    """Name of a tensor of another shape, with both shapes where transformers tells them."""
-    if not isinstance(key, tuple):
-        return str(key)
-    shapes = " and ".join(str(tuple(shape)) for shape in key[1:])
-    return f"{key[0]} ({shapes})" if shapes else str(key[0])
 
 
 def load_processor(checkpoint: Checkpoint, backend: str | None = "pil") -> BaseImageProcessor:

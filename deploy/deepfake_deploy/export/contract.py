@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,7 @@ class Preprocessing:
 
 
 def read_labels(repository: Path) -> list[str]:
-    """Labels of the model repository's `labels.txt`, in class order.
-
-    Raises:
-        ExportError: the folder is not this project's model repository.
-    """
+    """Labels of the model repository's `labels.txt`, in class order."""
     path = repository / MODEL_NAME / "labels.txt"
     try:
         return path.read_text(encoding="utf-8").splitlines()
@@ -50,11 +47,7 @@ def read_labels(repository: Path) -> list[str]:
 
 
 def check_configuration(folder: Path, labels: list[str]) -> None:
-    """Refuse a config.json of another architecture, head, image size or other labels, before any weight is read.
-
-    Raises:
-        ExportError: naming what the checkpoint has and what is expected.
-    """
+    """Refuse a config.json of another architecture, head, image size or other labels, before any weight is read."""
     if (adapter := folder / "adapter_config.json").is_file():
         raise ExportError(f"{adapter}: an adapter is not part of the export; merge it into the model, and save that")
     path = folder / "config.json"
@@ -63,58 +56,51 @@ def check_configuration(folder: Path, labels: list[str]) -> None:
     try:
         with silent_transformers():
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        architectures = list(config.architectures or [])
-        numbers = sorted(config.id2label)
-        found_labels = [str(config.id2label[number]) for number in numbers]
-        inverse = {str(label): str(number) for label, number in (config.label2id or {}).items()}
+        objection = next(_objections(config, labels), None)
     except Exception as error:  # a configuration can be wrong in as many ways as transformers has lines
         raise ExportError(
             f"{path}: transformers cannot read it: {one_line(error)}; fetch or save the checkpoint again"
         ) from None
+    if objection:
+        raise ExportError(f"{path}: {objection}")
+
+
+def _objections(config: Any, labels: list[str]) -> Iterator[str]:
+    """In what a configuration differs from what is served, each with the way out."""
+    architectures = list(config.architectures or [])
     if not isinstance(config, SiglipConfig) or ARCHITECTURE not in architectures:
         kind = ", ".join(map(str, architectures)) or f"model_type {config.model_type}"
-        raise ExportError(f"{path}: {kind} is not a SigLIP image classifier ({ARCHITECTURE} expected)")
-    if reason := _other_head(config):
-        raise ExportError(f"{path}: {reason}; the served model gives the softmax of one logit for each label")
-    if found_labels != labels:
-        raise ExportError(
-            f"{path}: its labels are {_quoted(found_labels)}, those of the served model (labels.txt) are "
-            f"{_quoted(labels)}, in this order; name a checkpoint with these labels, or change labels.txt and whoever "
-            "relies on it"
+        yield f"{kind} is not a SigLIP image classifier ({ARCHITECTURE} expected)"
+    softmax = "the served model gives the softmax of one logit for each label"
+    if config.problem_type not in (None, "single_label_classification"):
+        yield f"its problem_type is {config.problem_type}; {softmax}"
+    if config.num_labels < 2:
+        yield f"its num_labels is {config.num_labels}; {softmax}"
+    if (function := getattr(config, "function_to_apply", None)) not in (None, "default", "softmax"):
+        yield f"its function_to_apply is {function}; {softmax}"
+    if getattr(config, "auto_map", None):
+        yield "its auto_map names code of its own, which is not run"
+    numbers = sorted(config.id2label)
+    if (found := [str(config.id2label[number]) for number in numbers]) != labels:
+        yield (
+            f"its labels are {_quoted(found)}, those of the served model (labels.txt) are {_quoted(labels)}, in this "
+            "order; name a checkpoint with these labels, or change labels.txt and whoever relies on it"
         )
+    inverse = {str(label): str(number) for label, number in (config.label2id or {}).items()}
     contradicted = [label for index, label in enumerate(labels) if inverse.get(label, str(index)) != str(index)]
     if contradicted or numbers != list(range(len(labels))):
-        raise ExportError(
-            f"{path}: its id2label {config.id2label} and label2id {config.label2id} do not number the labels alike from "
-            "0; correct the wrong one"
-        )
-    vision: Any = config.vision_config
-    if vision.image_size != IMAGE_SIZE:
-        raise ExportError(f"{path}: its image size is {vision.image_size}, the contract's is {IMAGE_SIZE}")
+        both = f"its id2label {config.id2label} and label2id {config.label2id}"
+        yield f"{both} do not number the labels alike from 0; correct the wrong one"
+    if config.vision_config.image_size != IMAGE_SIZE:
+        yield f"its image size is {config.vision_config.image_size}, the contract's is {IMAGE_SIZE}"
     if getattr(config, "quantization_config", None):
-        raise ExportError(f"{path}: its weights are quantised; export the checkpoint they came from")
-
-
-def _other_head(config: Any) -> str | None:
-    """What in a configuration asks for other scores than softmax, or for another model than transformers' own."""
-    if config.problem_type not in (None, "single_label_classification"):
-        return f"its problem_type is {config.problem_type}"
-    if config.num_labels < 2:
-        return f"its num_labels is {config.num_labels}"
-    if (function := getattr(config, "function_to_apply", None)) not in (None, "default", "softmax"):
-        return f"its function_to_apply is {function}"
-    if getattr(config, "auto_map", None):
-        return "its auto_map names code of its own, which is not run"
-    return None
+        yield "its weights are quantised; export the checkpoint they came from"
 
 
 def check_preprocessing(processor: BaseImageProcessor, name: str) -> Preprocessing:
     """The image processor's numbers, refused where they differ from what the client and the graph do.
 
     `name` is the checkpoint's, for the error.
-
-    Raises:
-        ExportError: naming each number that differs.
     """
     expected = {
         "image_processor_type": "SiglipImageProcessor",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 import huggingface_hub.utils
@@ -32,9 +30,6 @@ class Progress(Protocol):
     def advance(self) -> None:
         """A part of the current step is done."""
 
-    def aside(self) -> AbstractContextManager[object]:
-        """Leave the terminal to another library's progress bars."""
-
 
 def one_line(error: BaseException) -> str:
     """Kind and message of what a library raised."""
@@ -43,30 +38,17 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def silent_transformers() -> Iterator[None]:
-    """No progress bars, and no notes on token ids and loss types, which do not concern an image classifier."""
+    """No bars and no notes of transformers and the Hub library: on token ids, loss types, each retry."""
     logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    levels = [(each, each.get_verbosity()) for each in (logging, huggingface_hub.utils.logging)]
+    bars = logging.is_progress_bar_enabled()
+    for library, _ in levels:
+        library.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()  # the Hub library's too
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        for library, level in levels:
+            library.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def hub_bars_on_terminals_only() -> Iterator[None]:
-    """The Hub library draws its bars into pipes too, and logs each of its retries; the last one's error is enough."""
-    logging = huggingface_hub.utils.logging
-    verbosity, disabled = logging.get_verbosity(), huggingface_hub.utils.are_progress_bars_disabled()
-    logging.set_verbosity(logging.CRITICAL)
-    if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if not disabled:
-            huggingface_hub.utils.enable_progress_bars()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 from .contract import MODEL_NAME
 from .reporting import ExportError
@@ -22,37 +21,26 @@ PROVENANCE_FILE = "provenance.json"
 class ExportTarget:
     """The version folder of a model repository, held by one export at a time.
 
-    Opened before the long work begins, so that a folder that cannot be written is told at once. A version that is not
-    there yet is put together in a folder that Triton passes over, so that a server which polls the repository never
-    finds half of one.
+    Opened before the long work begins, so that a folder that cannot be written is told at once. The files are put
+    together in a folder beside it that Triton passes over: a server that polls the repository finds no half of one.
     """
 
     def __init__(self, repository: Path, version: int = FIRST_VERSION) -> None:
         self.folder = repository / MODEL_NAME / str(version)
-        self._staging = self.folder
-        self._files: dict[str, IO[bytes]] = {}
+        self._staging = self.folder.with_name(f".{version}.partial")
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the target; on the way out remove what was not put in place.
-
-        Raises:
-            ExportError: it cannot be written, or another export holds it.
-        """
-        if not self.folder.exists():
-            self._staging = self.folder.with_name(f".{self.folder.name}.partial")
+        """Hold the target; on the way out remove what was not put in place."""
         with ExitStack() as stack:
             try:
+                if self.folder.exists():
+                    os.scandir(self.folder).close()
                 self._staging.mkdir(parents=True, exist_ok=True)
-                if self._staging != self.folder:
-                    stack.callback(self._remove_staging_if_empty)
-                for name in (MODEL_FILE, PROVENANCE_FILE):
-                    path = self._partial(name)
-                    file = stack.enter_context(path.open("ab"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    file.truncate(0)
-                    self._files[name] = file
-                    stack.callback(self._discard, name)
+                descriptor = os.open(self._staging, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.callback(self._discard, os.fstat(descriptor).st_ino)
             except BlockingIOError:
                 raise ExportError(f"{self.folder}: another export is writing here; wait for it to end") from None
             except OSError as error:
@@ -60,38 +48,32 @@ class ExportTarget:
             yield
 
     def publish(self, model: bytes, provenance: bytes) -> None:
-        """Write both files beside the old ones, make sure they are on the disk, and rename.
-
-        Raises:
-            ExportError: the disk is full or failed; the old files are untouched.
-        """
+        """Write both files beside the old ones, make sure they are on the disk, and rename."""
         try:
             for name, content in ((MODEL_FILE, model), (PROVENANCE_FILE, provenance)):
-                file = self._files[name]
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            with _signals_held():  # between the two renames the model and its provenance do not match
-                for name in (MODEL_FILE, PROVENANCE_FILE):
-                    self._partial(name).replace(self._staging / name)
-                    del self._files[name]
-                if self._staging != self.folder:
+                with (self._staging / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            # Between two renames the model and its provenance do not match.
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+            try:
+                if self.folder.exists():
+                    for name in (MODEL_FILE, PROVENANCE_FILE):
+                        (self._staging / name).replace(self.folder / name)
+                else:
                     self._staging.rename(self.folder)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
             _sync(self.folder)
             _sync(self.folder.parent)
         except OSError as error:
             raise self._failure(error) from None
 
-    def _partial(self, name: str) -> Path:
-        return self._staging / f".{name}.partial"
-
-    def _discard(self, name: str) -> None:
-        if name in self._files:  # else it has been renamed, and a file of this name is another export's
-            self._partial(name).unlink(missing_ok=True)
-
-    def _remove_staging_if_empty(self) -> None:
-        if self._staging.is_dir() and not any(self._staging.iterdir()):
-            self._staging.rmdir()
+    def _discard(self, inode: int) -> None:
+        # Renamed, it is the target, and a folder of this name is another export's.
+        if self._staging.exists() and self._staging.stat().st_ino == inode:
+            shutil.rmtree(self._staging)
 
     def _failure(self, error: OSError) -> ExportError:
         return ExportError(
@@ -106,15 +88,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
