@@ -15,20 +15,17 @@ import argparse
 import contextlib
 import datetime
 import itertools
-import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from deepfake_cli.options import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
-from loadtests.capacity.conclusions import find_bottleneck, recommend
 from loadtests.capacity.report import Report, write
-from loadtests.capacity.resources import cores, processor_name, server_pid, weights
+from loadtests.capacity.resources import command_line, cores, processor_name, weights
 from loadtests.capacity.search import search
 from loadtests.capacity.step import Setup, Step, run_step
 from loadtests.capacity.triton_metrics import scrape
@@ -39,7 +36,6 @@ from loadtests.traffic.loops import answers_per_second
 
 _PROBE_CALLERS = 32
 _PROBE_SHARE = 0.25
-_METRICS_PORT = 8002
 _OPTIONS_TOLD = ("generators", "slo_p95_ms", "step_seconds", "repeats", "headroom", "traffic")
 
 
@@ -70,7 +66,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--url", help="one replica to measure, grpc://… or http://…; default: a server of its own")
     add("--repository", type=Path, default=Path("model_repository"), help="of its own server (default: %(default)s)")
-    add("--metrics-url", help="Triton's metrics; default: port 8002 of the server, where it answers")
+    add("--metrics-url", help="Triton's metrics of that replica, http://…:8002/metrics")
     add("--tls-ca", type=Path, help="authority to trust, PEM; default: the system's")
     add("--tls-cert", type=Path, help="certificate to show the server, for mutual TLS, PEM")
     add("--tls-key", type=Path, help="its key, PEM, not encrypted")
@@ -105,22 +101,15 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None, int | None]]:
-    """URL, metrics' URL and, on this machine, process id of the server: one of its own, or the one that is named."""
-    if not options.url:
-        _tell("Starting an embedded Triton")
-        with EmbeddedTriton(options.repository) as triton:
-            yield triton.grpc_url, triton.metrics_url, triton.pid
-        return
-    with DeepfakeClient(options.url) as client:  # for its reading of URLs; nothing is sent
-        host, _, port = urlsplit(client.endpoints[0]).netloc.rpartition(":")
-    metrics_url = options.metrics_url or f"http://{host}:{_METRICS_PORT}/metrics"
-    try:
-        scrape(metrics_url)
-    except OSError:
+    """URL, metrics' URL and process id of the server: one of its own, or the one that is named, without the last."""
+    if options.url:
         if options.metrics_url:
-            raise
-        metrics_url = None
-    yield options.url, metrics_url, server_pid(host, int(port))
+            scrape(options.metrics_url)  # what is wrong with it is said before the search
+        yield options.url, options.metrics_url, None
+        return
+    _tell("Starting an embedded Triton")
+    with EmbeddedTriton(options.repository) as triton:
+        yield triton.grpc_url, triton.metrics_url, triton.pid
 
 
 def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> Report:
@@ -137,10 +126,17 @@ def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.N
     )
     with Generators(load, options.generators) as generators:
         estimate = _estimate(generators, options)
-        found = search(_telling(generators, setup), estimate, options.repeats)
-    around = _circumstances(url, setup, client, options) | {"estimate": estimate}
-    bottleneck = find_bottleneck(found, options.slo_p95_ms, cores())
-    return Report(around, found, bottleneck, recommend(found, options.headroom, options.traffic))
+
+        def offer(rate: float) -> Step:
+            step = run_step(generators, setup, rate, seed=next(numbers))
+            failed = f", {sum(step.failures.values())} failed" if step.failures else ""
+            found = f"answered {step.answered:.3g}/s, p95 {step.p95_ms:,.0f} ms{failed}"
+            _tell(f"Offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
+            return step
+
+        numbers = itertools.count(1)
+        found = search(offer, estimate, options.repeats)
+    return Report(_circumstances(url, setup, client, options) | {"estimate": estimate}, found)
 
 
 def _estimate(generators: Generators, options: argparse.Namespace) -> float:
@@ -155,27 +151,12 @@ def _estimate(generators: Generators, options: argparse.Namespace) -> float:
     return rate
 
 
-def _telling(generators: Generators, setup: Setup) -> Callable[[float], Step]:
-    """Runs steps, each with a seed of its own, and tells of each."""
-    numbers = itertools.count(1)
-
-    def offer(rate: float) -> Step:
-        number = next(numbers)
-        step = run_step(generators, setup, rate, number)
-        failed = f", {sum(step.failures.values())} failed" if step.failures else ""
-        found = f"answered {step.answered:.3g}/s, p95 {step.p95_ms:,.0f} ms{failed}"
-        _tell(f"{number:2d}. offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
-        return step
-
-    return offer
-
-
 def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> dict[str, Any]:
     """Where, when and how it was measured, for the report."""
     info, side, provenance = client.model_info(), options.image_side, client.provenance()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", "loadtests.capacity", *sys.argv[1:]]),
+        "command": command_line("loadtests.capacity"),
         "url": url,
         "server_is_here": setup.server is not None,
         "payload": f"JPEG files of {side} × {side}" if options.payload == "image" else "pixels, 150,528 bytes",

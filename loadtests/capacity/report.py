@@ -5,19 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
 
-from .conclusions import Recommendation, generator_bound
+from .conclusions import Recommendation, find_bottleneck, generator_bound, recommend
 from .search import Found
-from .step import Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -29,8 +26,14 @@ class Report:
     circumstances: dict[str, Any]
     """Where, when and how it was measured; `capacity.__main__` makes it."""
     found: Found
-    bottleneck: str
-    recommendation: Recommendation | None
+
+    @property
+    def bottleneck(self) -> str:
+        return find_bottleneck(self.found, self.circumstances["slo_p95_ms"], self.circumstances["cores"])
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        return recommend(self.found, self.circumstances["headroom"], self.circumstances["traffic"])
 
     @property
     def headline(self) -> str:
@@ -53,13 +56,14 @@ class Report:
         return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
 
     def to_dict(self) -> dict[str, Any]:
+        recommended = self.recommendation
         return {
             "headline": self.headline,
             "evidence": self.evidence,
             "capacity": self.found.capacity,
             "bottleneck": self.bottleneck,
-            "recommendation": None if self.recommendation is None else asdict(self.recommendation),
-            "patches": {} if self.recommendation is None else self.recommendation.patches(),
+            "recommendation": recommended and asdict(recommended),
+            "patches": recommended.patches() if recommended else {},
             "circumstances": self.circumstances,
             "steps": [step.to_dict() for step in self.found.steps],
         }
@@ -96,29 +100,25 @@ def render(report: Report, picture: bytes) -> str:
 def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:
     """PNG over the offered load, a point for each run: latency against the target, and what was full."""
     steps = sorted(found.steps, key=lambda step: step.offered)
+    offered = [step.offered for step in steps]
+    latencies = {"p50": [step.p50_ms for step in steps], "p95": [step.p95_ms for step in steps]}
+    usage = {
+        "server's CPU": [step.server_cores and step.server_cores / cores for step in steps],
+        "GPU": [step.gpu for step in steps],
+        "model computing": [step.busy for step in steps],
+        "load generator's core": [step.generator_cpu for step in steps],
+    }
     figure = Figure(figsize=(12, 4.6), layout="constrained")
-    latency, usage = figure.subplots(1, 2)
-    lines: list[tuple[Axes, str, Callable[[Step], float | None]]] = [
-        (latency, "p50", lambda step: step.p50_ms),
-        (latency, "p95", lambda step: step.p95_ms),
-        (usage, "server's CPU", lambda step: None if step.server_cores is None else step.server_cores / cores),
-        (usage, "GPU", lambda step: step.gpu),
-        (usage, "model computing", lambda step: step.busy),
-        (usage, "load generator's core", lambda step: step.generator_cpu),
-    ]
-    for (axes, label, value), marker in zip(lines, "osDX^v", strict=True):  # markers for print in grey
-        points = [(step.offered, y) for step in steps if (y := value(step)) is not None and math.isfinite(y)]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
-    latency.axhline(slo_p95_ms, color="black", label="target for p95")
-    latency.set_ylabel("Latency in ms")
-    usage.set_ylabel("Share that is used")
-    usage.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    for axes in (latency, usage):
+    left, right = figure.subplots(1, 2)
+    for axes, unit, lines in ((left, "Latency in ms", latencies), (right, "Share that is used", usage)):
+        for (label, values), marker in zip(lines.items(), "osD^", strict=False):  # markers for print in grey
+            if any(value is not None for value in values):
+                axes.plot(offered, np.array(values, float), marker=marker, label=label)
         if found.capacity is not None:
             axes.axvline(found.capacity, color="grey", linestyle="--", label="capacity")
-        axes.set_xlabel("Offered images per second")
-        axes.set_ylim(bottom=0)
+        axes.set(xlabel="Offered images per second", ylabel=unit, ylim=(0, None))
+    left.axhline(slo_p95_ms, color="black", label="target for p95")
+    for axes in (left, right):
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

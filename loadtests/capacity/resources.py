@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,14 @@ from deepfake_client import DeepfakeClient
 def cores() -> int:
     """Processors that a process here may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+
+
+def command_line(module: str) -> str:
+    """How this program was called, without the paths of this machine, which say nothing about the result."""
+    paths = argparse.ArgumentParser(add_help=False)
+    paths.add_argument("--output")
+    paths.add_argument("--repository")
+    return shlex.join(["python", "-m", module, *paths.parse_known_args()[1]])
 
 
 def processor_name() -> str:
@@ -32,19 +42,6 @@ def weights(client: DeepfakeClient) -> str:
     if provenance is None:
         return "weights unknown"
     return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
-
-
-def server_pid(host: str, port: int) -> int | None:
-    """The process on this machine that listens on the port; None when it is elsewhere, or hidden from this user."""
-    ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
-    if host.strip("[]") not in {"localhost", *ours}:
-        return None
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.pid)
-    return next((each.pid for each in listening if each.laddr.port == port), None)
 
 
 def family(pid: int) -> list[psutil.Process]:

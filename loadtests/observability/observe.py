@@ -22,8 +22,15 @@ from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import Prometheus, Target, local_prometheus, require_prometheus
-from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError, read_groups
+from loadtests.observability.prometheus import (
+    CPU_OBJECTIVES,
+    Prometheus,
+    PrometheusError,
+    Target,
+    local_prometheus,
+    read_groups,
+    require_prometheus,
+)
 
 # What a newcomer may want to ask, beside the pages that Prometheus itself offers.
 QUERIES = {
@@ -48,7 +55,7 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     """See Triton's metrics and the project's rules move, until Ctrl-C or SIGTERM."""
     try:
         require_prometheus()
-        read_groups(rules)  # what is wrong with them is said before anything starts
+        groups = read_groups(rules, {} if cuda_device_count() else CPU_OBJECTIVES)
         server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=10)
         with contextlib.ExitStack() as running:
             running.callback(server.stop)
@@ -56,7 +63,7 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
             _handle_signals(signal.default_int_handler)
             status = INTERRUPTED
             try:
-                prometheus = _start(server, running, repository, rules)
+                prometheus = _start(server, running, repository, groups)
                 status = 0  # from here on a signal is what should end it
                 _print_addresses(server, prometheus.url)
                 with Callers(server.grpc_url, mixed=True):
@@ -71,15 +78,15 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         fail(str(error))
 
 
-def _start(server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, rules: Path) -> Prometheus:
+def _start(
+    server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, groups: list[dict[str, Any]]
+) -> Prometheus:
     with StepProgress() as progress:
         say(prepare_weights(repository, progress)[1])
     with waiting("Starting Triton and loading the model"):
         server.start()
-    objectives = {} if cuda_device_count() else CPU_OBJECTIVES
-    prometheus = local_prometheus([Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s")
     with waiting("Starting Prometheus"):
-        return running.enter_context(prometheus)
+        return running.enter_context(local_prometheus([Target(server.metrics_url)], groups, scrape_interval="5s"))
 
 
 def _handle_signals(handler: Any) -> None:

@@ -66,7 +66,7 @@ def bare_and_served(
     server = serve(repository, saturating(repository), generators=generators)
     with bare_process as bare, server as served:
         batch = best_batch(bare, batches, seconds / 4)
-        yield batch, partial(bare, batch=batch, seconds=seconds), partial(served, seconds)
+        yield batch, partial(bare, batch, seconds), partial(served, seconds)
 
 
 def _measure_card(probabilities: Callable[[bytes], list[float]], seconds: float) -> dict[str, float]:

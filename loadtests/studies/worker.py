@@ -9,33 +9,29 @@ import contextlib
 import io
 import multiprocessing
 import os
-import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
 from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from PIL import Image
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Python
 
-#: Asked by keywords: `batch`, `seconds`, and what else differs from the usual, `threads` or the `attention`'s SDPBackend.
-Ask = Callable[..., dict[str, float]]
+#: Of a batch size and seconds, `images_per_second`.
+BareModel = Callable[[int, float], dict[str, float]]
 
 
 @contextlib.contextmanager
-def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str] = TORCH_ENVIRONMENT) -> Iterator[Ask]:
-    """A process that has loaded a model.pt, and has `images_per_second` and `faults_per_image`, page faults.
+def bare_model(model: Path, device: str = "cpu") -> Iterator[BareModel]:
+    """A process that has loaded a model.pt with the settings that the embedded Triton gives its backend.
 
-    A measurement is at least two forward passes, after two that do not count. `environment` goes over this process's
-    own; unless told otherwise, it is what the embedded Triton gives its backend.
+    A measurement is at least two forward passes, after two that do not count.
 
     Raises:
         ChildProcessError: it failed, or ended.
@@ -43,42 +39,36 @@ def bare_model(model: Path, device: str = "cpu", environment: Mapping[str, str] 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
 
-        def ask(**question: Any) -> dict[str, float]:
+        def ask(batch: int, seconds: float) -> dict[str, float]:
             try:
-                return process.submit(_measure, str(model), device, **question).result()
+                return {"images_per_second": process.submit(_measure, str(model), device, batch, seconds).result()}
             except Exception as error:  # whatever torch raises
                 raise ChildProcessError(f"the bare model failed: {type(error).__name__}: {error}") from None
 
-        with mock.patch.dict(os.environ, environment):
-            ask(batch=1, seconds=0.0)
+        with mock.patch.dict(os.environ, TORCH_ENVIRONMENT):
+            ask(1, 0.0)
         yield ask
 
 
 @cache
-def _loaded(model: str, device: str) -> tuple[Callable[[torch.Tensor], object], int]:
-    return torch.jit.load(model, map_location=device), torch.get_num_threads()
+def _loaded(model: str, device: str) -> Callable[[torch.Tensor], object]:
+    module: Callable[[torch.Tensor], object] = torch.jit.load(model, map_location=device)
+    return module
 
 
-def _measure(
-    model: str, device: str, batch: int, seconds: float, threads: int = 0, attention: str = ""
-) -> dict[str, float]:
-    module, all_threads = _loaded(model, device)
-    torch.set_num_threads(threads or all_threads)
+def _measure(model: str, device: str, batch: int, seconds: float) -> float:
+    """Images per second."""
     pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, device=device)
-    kernel = sdpa_kernel(getattr(SDPBackend, attention)) if attention else contextlib.nullcontext()
-    forward = partial(module, pixels)
-    with torch.inference_mode(), torch.jit.optimized_execution(False), kernel:
+    forward = partial(_loaded(model, device), pixels)
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
         repeated(forward, 0.0, device)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         times, elapsed = repeated(forward, seconds, device)
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    return {"images_per_second": times * batch / elapsed, "faults_per_image": faults / (times * batch)}
+    return times * batch / elapsed
 
 
-def best_batch(bare: Ask, batches: Sequence[int], seconds: float) -> int:
+def best_batch(bare: BareModel, batches: Sequence[int], seconds: float) -> int:
     """The batch size with the most images per second, by the better of two short rounds each, in turns."""
-    rates = [(bare(batch=batch, seconds=seconds)["images_per_second"], batch) for batch in (*batches, *batches)]
-    return max(rates)[1]
+    return max((bare(batch, seconds)["images_per_second"], batch) for batch in (*batches, *batches))[1]
 
 
 def card_code(checkpoint: Path) -> Callable[[bytes], list[float]]:

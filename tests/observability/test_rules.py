@@ -15,7 +15,7 @@ import yaml
 from deepfake_deploy.embedded import EmbeddedTriton
 
 from loadtests.observability.observe import QUERIES
-from loadtests.observability.rules import CPU_OBJECTIVES
+from loadtests.observability.prometheus import CPU_OBJECTIVES
 from tests.support.programs import require_program
 from tests.support.project import ROOT
 from tests.support.rendering import KUBECTL

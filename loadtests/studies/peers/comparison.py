@@ -83,13 +83,12 @@ def page(result: Result) -> list[str]:
     """The lines of peers.md."""
     blocks: list[str | list[str]] = [
         f"In the peers' environment: {', '.join(result['versions'])}.",
-        f"{result['rounds']} of {result['rounds_wanted']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is "
-        "to the embedded Triton with image bytes, round by round.",
+        f"{result['rounds']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is to the embedded Triton "
+        "with image bytes, round by round.",
     ]
     header = ["server", "callers", "images/s", "ratio", "p50 ms", "p99 ms", "errors", "memory MiB"]
     for precision in result["precisions"]:
-        keys = [key for key in result["contestants"] if precision == "fp32" or not CONTESTANTS[key].fp32_only]
-        rows = [_row(result, key, precision, callers) for callers in result["callers"] for key in keys]
+        rows = [_row(result, key, precision, n) for n in result["callers"] for key in result["contestants"]]
         blocks += [f"## {precision}", markdown_table(header, rows)]
     return page_of("This server and its peers", result, *blocks)
 
