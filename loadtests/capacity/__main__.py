@@ -5,7 +5,7 @@
 
 Without `--url` it starts an embedded Triton of its own. It raises the offered load in steps until fewer than 95 % of all
 requests are answered, and rightly, within the target, looks closer at where that happens, repeats the load that holds,
-and writes report.html, report.json and report.png to `--output`. Exit code 0 when a load was found that holds, 1 when not
+and writes report.html and report.json to `--output`. Exit code 0 when a load was found that holds, 1 when not
 or when an answer was wrong, 2 for wrong usage.
 """
 

@@ -1,22 +1,138 @@
-"""report.html, report.json and the picture."""
+"""What follows from a search, in report.html and report.json: what the limit was, how many replicas to run, and when to
+add some."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
-import numpy as np
-from matplotlib.figure import Figure
 
-from .conclusions import Recommendation, find_bottleneck, generator_bound, recommend
 from .search import Found
+from .step import Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+# A core that runs one Python process is busy long before it is full: garbage collection and the kernel come on top.
+_GENERATOR_CPU = 0.8
+_GENERATOR_LATE_SHARE = 0.1
+_SERVER_CPU = 0.85
+_GPU = 0.9
+_BUSY = 0.85
+_DECODE_SHARE = 0.5
+
+_SPARE = 1  # one replica may be drained, replaced, or lost with its node
+_LEAST_REPLICAS = 2
+# The fuse: so many times what waits at the capacity itself, and never as little as chance brings together.
+_FUSE = 3.0
+_LEAST_FUSE = 2.0
+
+# Component → kind, and where it has the ruler's threshold, the fuse's, and the most replicas.
+_PATCHED = {
+    "autoscaling-keda": (
+        "ScaledObject",
+        ("triggers/0/metadata/threshold", "triggers/1/metadata/threshold", "maxReplicaCount"),
+    ),
+    "autoscaling-hpa": (
+        "HorizontalPodAutoscaler",
+        ("metrics/0/pods/target/averageValue", "metrics/1/pods/target/averageValue", "maxReplicas"),
+    ),
+}
+
+
+def generator_bound(step: Step, slo_p95_ms: float) -> bool:
+    """Whether the step measured the load generator rather than the server."""
+    return step.generator_cpu >= _GENERATOR_CPU or step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
+
+
+def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:
+    """What kept the load from rising further: wrong answers, generator, none, latency, gpu, decoder, cpu, model, unknown.
+
+    Args:
+        cores: processors of the machine that the server is on, if it is this one.
+    """
+    step = found.limiting
+    if any(cause.startswith("wrong") for each in found.steps for cause in each.failures):
+        return "wrong answers"
+    if generator_bound(step, slo_p95_ms):
+        return "generator"
+    if found.broken is None:
+        return "none"
+    if found.capacity is None:
+        return "latency"
+    if (step.gpu or 0.0) >= _GPU:
+        return "gpu"
+    if (step.server_cores or 0.0) >= _SERVER_CPU * cores:
+        decoding = (step.decode_ms or 0.0) > _DECODE_SHARE * (step.compute_ms or math.inf)
+        return "decoder" if decoding else "cpu"
+    return "model" if (step.busy or 0.0) >= _BUSY else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to set, for replicas like the one that was measured."""
+
+    planned: float
+    """Images per second that a replica is planned for; the ruler's threshold."""
+    pending: float | None
+    """Requests waiting per replica, the fuse's threshold; None without Triton's metrics."""
+    replicas: int | None
+    """Replicas for the traffic, the spare one included; None when no traffic was named."""
+    maximum: int | None
+    """Upper bound for the autoscaler: the replicas for twice the traffic."""
+
+    def patches(self) -> dict[str, str]:
+        """A kustomize patch for each of the two autoscaling components, with what is known."""
+        pending = None if self.pending is None else f'"{self.pending:g}"'
+        values = (f'"{_rounded(self.planned, 3):g}"', pending, self.maximum)
+        return {component: _patch(kind, paths, values) for component, (kind, paths) in _PATCHED.items()}
+
+
+def recommend(found: Found, headroom: float, traffic: float | None) -> Recommendation | None:
+    """What follows from a search; None when no load held the target.
+
+    Args:
+        headroom: share of the capacity, 0 to 1, that is left free: for bursts, and for the minutes until a new replica
+            is ready.
+        traffic: images per second to be served in all.
+    """
+    if found.capacity is None:
+        return None
+    planned = found.capacity * (1 - headroom)
+    waiting = [step.pending for step in found.at_capacity if step.pending is not None]
+    return Recommendation(
+        planned=planned,
+        pending=fuse_threshold(fmean(waiting)) if waiting else None,
+        replicas=None if traffic is None else _replicas(traffic, planned),
+        maximum=None if traffic is None else _replicas(2 * traffic, planned),
+    )
+
+
+def fuse_threshold(pending: float) -> float:
+    """Requests waiting per replica that tell of too many, where so many wait on average at the capacity."""
+    return _rounded(max(_FUSE * pending, _LEAST_FUSE), 2)
+
+
+def _patch(kind: str, paths: tuple[str, ...], values: tuple[object, ...]) -> str:
+    operations = [
+        f"      - {{op: replace, path: /spec/{path}, value: {value}}}"
+        for path, value in zip(paths, values, strict=True)
+        if value is not None
+    ]
+    return "\n".join(["patches:", f"  - target: {{kind: {kind}, name: triton}}", "    patch: |-", *operations])
+
+
+def _replicas(traffic: float, planned: float) -> int:
+    return max(math.ceil(traffic / planned) + _SPARE, _LEAST_REPLICAS)
+
+
+def _rounded(value: float, digits: int) -> float:
+    """To so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +186,15 @@ class Report:
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Writes report.html, report.json and report.png; returns the path of the first."""
-    picture = draw(report.found, report.circumstances["slo_p95_ms"], report.circumstances["cores"])
+    """Writes report.html and report.json; returns the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.png").write_bytes(picture)
     document = json.dumps(report.to_dict(), indent=2, allow_nan=False)
     (folder / "report.json").write_text(f"{document}\n", encoding="utf-8")
-    (folder / "report.html").write_text(render(report, picture), encoding="utf-8")
+    (folder / "report.html").write_text(render(report), encoding="utf-8")
     return folder / "report.html"
 
 
-def render(report: Report, picture: bytes) -> str:
+def render(report: Report) -> str:
     """The page: everything it shows is in it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -93,33 +207,4 @@ def render(report: Report, picture: bytes) -> str:
         limiting=report.found.limiting,
         steps=sorted(report.found.steps, key=lambda step: step.offered),
         generator_bound=lambda step: generator_bound(step, report.circumstances["slo_p95_ms"]),
-        picture=base64.b64encode(picture).decode(),
     )
-
-
-def draw(found: Found, slo_p95_ms: float, cores: int) -> bytes:
-    """PNG over the offered load, a point for each run: latency against the target, and what was full."""
-    steps = sorted(found.steps, key=lambda step: step.offered)
-    offered = [step.offered for step in steps]
-    latencies = {"p50": [step.p50_ms for step in steps], "p95": [step.p95_ms for step in steps]}
-    usage = {
-        "server's CPU": [step.server_cores and step.server_cores / cores for step in steps],
-        "GPU": [step.gpu for step in steps],
-        "model computing": [step.busy for step in steps],
-        "load generator's core": [step.generator_cpu for step in steps],
-    }
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, unit, lines in ((left, "Latency in ms", latencies), (right, "Share that is used", usage)):
-        for (label, values), marker in zip(lines.items(), "osD^", strict=False):  # markers for print in grey
-            if any(value is not None for value in values):
-                axes.plot(offered, np.array(values, float), marker=marker, label=label)
-        if found.capacity is not None:
-            axes.axvline(found.capacity, color="grey", linestyle="--", label="capacity")
-        axes.set(xlabel="Offered images per second", ylabel=unit, ylim=(0, None))
-    left.axhline(slo_p95_ms, color="black", label="target for p95")
-    for axes in (left, right):
-        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()

@@ -14,7 +14,7 @@ from loadtests.traffic.generator import Generators
 from loadtests.traffic.loops import percentile
 
 from .resources import Usage
-from .triton_metrics import DECODER, MODEL, ModelCounters, Scrape, scrape
+from .triton_metrics import DECODER, MODEL, Scrape, scrape
 
 _SAMPLE_SECONDS = 0.2
 _LEAD_SECONDS = 0.3  # for the orders to arrive before the step begins
@@ -63,15 +63,15 @@ class Step:
     server_cores: float | None
     other_cores: float
     """Cores kept busy by neither the server nor the load; with a server elsewhere, by anything but the load."""
-    gpu: float | None
-    batch: float | None
-    queue_ms: float | None
-    compute_ms: float | None
-    decode_ms: float | None
+    gpu: float | None = None
+    batch: float | None = None
+    queue_ms: float | None = None
+    compute_ms: float | None = None
+    decode_ms: float | None = None
     """Queue and compute time of the decoder together, where it was used."""
-    pending: float | None
+    pending: float | None = None
     """Mean of the requests waiting in the server's queues."""
-    busy: float | None
+    busy: float | None = None
     """Share of the time in which the classifier was computing; instances that compute at once add up."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,14 +92,11 @@ def run_step(generators: Generators, setup: Setup, offered: float, seed: int) ->
         scrapes += _scrape(setup)
     server, others, ours = usage.cores()
     samples = generators.collect(setup.settle_seconds + setup.step_seconds + setup.deadline_seconds + 30)
-    model, decoder = _growth(scrapes, MODEL), _growth(scrapes, DECODER)
     latencies = sorted(latency for sample in samples for latency in sample.latencies_ms)
     late = [value for sample in samples for value in sample.late_ms]
     failures = sum((sample.failures for sample in samples), Counter[str]())
     sent = len(latencies) + failures.total()
     p50, p95, p99 = (percentile(latencies, sent, share) for share in (0.50, 0.95, 0.99))
-    gpu = [each.gpu for each in scrapes if each.gpu is not None]
-    busy = model.busy(setup.step_seconds)
     return Step(
         offered=offered,
         sent=sent,
@@ -113,18 +110,8 @@ def run_step(generators: Generators, setup: Setup, offered: float, seed: int) ->
         generator_cpu=max(ours),
         server_cores=server,
         other_cores=others,
-        gpu=fmean(gpu) if gpu else None,
-        batch=model.batch,
-        queue_ms=model.queue_ms,
-        compute_ms=model.compute_ms,
-        decode_ms=None if decoder.compute_ms is None else decoder.compute_ms + (decoder.queue_ms or 0.0),
-        pending=fmean(each.pending for each in scrapes) if scrapes else None,
-        busy=None if busy is None else min(busy, 1.0),
+        **_seen(scrapes, setup.step_seconds),
     )
-
-
-def _growth(scrapes: list[Scrape], model: str) -> ModelCounters:
-    return scrapes[-1].models[model].since(scrapes[0].models[model]) if scrapes else ModelCounters()
 
 
 def _scrape(setup: Setup) -> list[Scrape]:
@@ -133,3 +120,20 @@ def _scrape(setup: Setup) -> list[Scrape]:
         with contextlib.suppress(OSError):
             return [scrape(setup.metrics_url)]
     return []
+
+
+def _seen(scrapes: list[Scrape], seconds: float) -> dict[str, float | None]:
+    """What Triton's metrics tell of a step."""
+    if not scrapes:
+        return {}
+    model, decoder = (scrapes[-1].models[name].since(scrapes[0].models[name]) for name in (MODEL, DECODER))
+    gpu, busy = [each.gpu for each in scrapes if each.gpu is not None], model.busy(seconds)
+    return {
+        "gpu": fmean(gpu) if gpu else None,
+        "batch": model.batch,
+        "queue_ms": model.queue_ms,
+        "compute_ms": model.compute_ms,
+        "decode_ms": None if decoder.compute_ms is None else decoder.compute_ms + (decoder.queue_ms or 0.0),
+        "pending": fmean(each.pending for each in scrapes),
+        "busy": None if busy is None else min(busy, 1.0),
+    }

@@ -6,7 +6,7 @@ import re
 import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 MODEL, DECODER = "deepfake_vs_real", "image_decoder"
 
@@ -23,8 +23,7 @@ _COUNTERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCounters:
+class ModelCounters(NamedTuple):
     """Counters of a model at one moment, or their growth over a load; summed over versions and instances."""
 
     requests: float = 0.0
@@ -34,7 +33,7 @@ class ModelCounters:
     compute_us: float = 0.0
 
     def since(self, before: ModelCounters) -> ModelCounters:
-        return ModelCounters(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+        return ModelCounters(*(now - then for now, then in zip(self, before, strict=True)))
 
     @property
     def batch(self) -> float | None:
@@ -56,8 +55,7 @@ class ModelCounters:
         return None if self.compute_ms is None else self.executions * self.compute_ms / 1000 / seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Scrape:
+class Scrape(NamedTuple):
     """What the metrics endpoint said at one moment."""
 
     models: Mapping[str, ModelCounters]

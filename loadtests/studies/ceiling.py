@@ -108,11 +108,10 @@ def page(result: table.Result) -> list[str]:
             *(table.shown(found[column]) for column in ("served", "served_to_bare", "served_to_card")),
             f"{found['batch']['median']:.1f}",
             f"{found['busy']['median']:.0%}",
-            f"{found['generator_cores']['median']:.2f}",
         ]
         for name, found in result["precisions"].items()
     ]
-    header = ["precision", "bare model", "served", "served ÷ bare", "served ÷ card", "batch", "busy", "load, cores"]
+    header = ["precision", "bare model", "served", "served ÷ bare", "served ÷ card", "batch", "busy"]
     return table.page_of(
         "The served model beside the bare one and the model card's code",
         result,

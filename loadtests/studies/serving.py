@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 from unittest import mock
 
 import psutil
@@ -22,10 +21,10 @@ from deepfake_deploy.export.contract import read_labels
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from loadtests.capacity.resources import Usage, family
+from loadtests.capacity.resources import family
 from loadtests.capacity.triton_metrics import ModelCounters, scrape
 from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import answers_per_second, percentile
+from loadtests.traffic.loops import answers_per_second
 
 #: Loads a server for so many seconds; returns the figures of `serve`.
 Measure = Callable[[float], dict[str, float]]
@@ -65,14 +64,14 @@ def model_file(repository: Path) -> Path:
     return repository / MODEL_NAME / str(FIRST_VERSION) / MODEL_FILE
 
 
-def configuration_path(repository: Path, model: str = MODEL_NAME) -> Path:
+def configuration_path(repository: Path) -> Path:
     """What the embedded Triton reads on this machine."""
-    return repository / model / ("config.pbtxt" if cuda_device_count() else "configs/cpu.pbtxt")
+    return repository / MODEL_NAME / ("config.pbtxt" if cuda_device_count() else "configs/cpu.pbtxt")
 
 
-def read_configuration(repository: Path, model: str = MODEL_NAME) -> ModelConfig:
+def read_configuration(repository: Path) -> ModelConfig:
     """What the embedded Triton reads on this machine, parsed."""
-    return text_format.Parse(configuration_path(repository, model).read_text(encoding="utf-8"), ModelConfig())
+    return text_format.Parse(configuration_path(repository).read_text(encoding="utf-8"), ModelConfig())
 
 
 def saturating(repository: Path) -> int:
@@ -85,15 +84,13 @@ def serve(
     repository: Path,
     callers: int,
     *,
-    payload: Literal["pixels", "image"] = "pixels",
     generators: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Measure]:
-    """A server on `repository` with callers in a closed loop: pixels over gRPC, or image files over HTTP.
+    """A server on `repository` with callers in a closed loop, pixels over gRPC.
 
-    A round has `images_per_second`, `p50_ms`, `p99_ms`; the mean `batch` and a request's mean `queue_ms` and
-    `compute_ms`; `busy`, the share of the time in which the backend computed, over 1 with several instances;
-    `generator_cores` and the server's `memory_mib`.
+    A round has `images_per_second`; the mean `batch`, and a request's mean `queue_ms` and `compute_ms`; `busy`, the share
+    of the time in which the backend computed, over 1 with several instances; and the server's `memory_mib`.
 
     Args:
         generators: client processes.
@@ -103,32 +100,27 @@ def serve(
         with mock.patch.dict(os.environ, environment or {}):
             server = stack.enter_context(EmbeddedTriton(repository))
         labels = frozenset(read_labels(repository))
-        url = server.grpc_url if payload == "pixels" else server.http_url
-        processes = stack.enter_context(Generators(Load(url, labels, payload), generators))
+        processes = stack.enter_context(Generators(Load(server.grpc_url, labels), generators))
         yield lambda seconds: _round(server, processes, callers, seconds)
 
 
 def _round(server: EmbeddedTriton, generators: Generators, callers: int, seconds: float) -> dict[str, float]:
-    began: list[tuple[Usage, ModelCounters, float]] = []
+    began: list[tuple[ModelCounters, float]] = []
 
     def begin() -> None:
-        began.append((Usage(None, generators.pids), scrape(server.metrics_url).models[MODEL_NAME], time.monotonic()))
+        began.append((scrape(server.metrics_url).models[MODEL_NAME], time.monotonic()))
 
     samples = generators.closed_loop(callers, seconds, begin)
-    usage, before, since = began[0]
+    before, since = began[0]
     counters, elapsed = scrape(server.metrics_url).models[MODEL_NAME].since(before), time.monotonic() - since
     if failures := [cause for sample in samples for cause in sample.failures]:
         raise ValueError(f"a request failed under load ({failures[0]}); see the server's log")
-    latencies = [latency for sample in samples for latency in sample.latencies_ms]
     return {
         "images_per_second": sum(answers_per_second(sample.answered_at) for sample in samples),
-        "p50_ms": percentile(latencies, len(latencies), 0.50),
-        "p99_ms": percentile(latencies, len(latencies), 0.99),
         "batch": counters.batch or 0.0,
         "queue_ms": counters.queue_ms or 0.0,
         "compute_ms": counters.compute_ms or 0.0,
         "busy": counters.busy(elapsed) or 0.0,
-        "generator_cores": sum(usage.cores()[2]),
         "memory_mib": memory_mib(server.pid),
     }
 

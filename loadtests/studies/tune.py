@@ -1,6 +1,6 @@
 """What each setting of the model and of its server is worth on this machine's CPU, measured one at a time.
 
-The embedded Triton, saturated over gRPC with distinct pixels; then with callers who send it image files.
+The embedded Triton is saturated over gRPC with distinct pixels.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from deepfake_deploy.export import MODEL_NAME, Precision
+from deepfake_deploy.export import Precision
 from google.protobuf import text_format
 
 from loadtests.capacity.resources import cores
 from loadtests.studies import serving, table
 
-IMAGE_CALLERS = 8
 PRECISIONS = (None, Precision.FP32, Precision.BF16)  # None: what is fastest here, and so is shipped
 SPIN_A_WHILE = {"GOMP_SPINCOUNT": "300000"}  # what libgomp does where OMP_WAIT_POLICY is not set
 #: Figure → its column and digits.
 _COLUMNS = {
-    "p50_ms": ("p50, ms", 0),
-    "p99_ms": ("p99, ms", 0),
     "batch": ("mean batch", 1),
     "queue_ms": ("queue, ms", 0),
     "compute_ms": ("compute, ms", 0),
@@ -47,36 +44,23 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         raise ValueError("this is the sweep for a CPU; run `make gpu`, or hide the GPU with CUDA_VISIBLE_DEVICES=")
     config = serving.read_configuration(options.repository)
     batch, delay_us = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
-    with serving.exported(options, PRECISIONS, folder) as (_, repositories):
-        served = partial(_served, options, folder, repositories)
-        return {
-            "circumstances": table.circumstances("tune", options.model),
-            "served": served(served_rows([*repositories], batch, delay_us, cores()), "pixels"),
-            "images": served(image_rows(), "image"),
-        }
-
-
-def _served(
-    options: argparse.Namespace,
-    folder: Path,
-    repositories: Mapping[Precision, Path],
-    rows: Sequence[Row],
-    payload: Literal["pixels", "image"],
-) -> list[table.Result]:
     measures = {}
-    with contextlib.ExitStack() as stack:
+    with serving.exported(options, PRECISIONS, folder) as (_, repositories), contextlib.ExitStack() as stack:
+        rows = served_rows([*repositories], batch, delay_us, cores())
         for index, (factor, setting, differs) in enumerate(rows):
             table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
             changes = {"precision": next(iter(repositories)), "environment": {}} | differs
             source, environment = repositories[changes.pop("precision")], changes.pop("environment")
-            target = folder / f"{payload}-{index}"
+            target = folder / str(index)
             write_repository(source, target, **changes)
-            at_once = 2 if "at_once" in changes else 1
-            callers = serving.saturating(target) * at_once if payload == "pixels" else IMAGE_CALLERS
-            server = serving.serve(target, callers, payload=payload, environment=environment)
+            callers = serving.saturating(target) * (2 if "at_once" in changes else 1)
+            server = serving.serve(target, callers, environment=environment)
             measures[factor, setting] = partial(stack.enter_context(server), options.seconds)
         found = table.in_turns(measures, options.rounds)
-    return shares({row: table.figures(rounds) for row, rounds in found.items()})
+    return {
+        "circumstances": table.circumstances("tune", options.model),
+        "served": shares({row: table.figures(rounds) for row, rounds in found.items()}),
+    }
 
 
 def shares(found: Mapping[tuple[str, str], Mapping[str, table.Figure]]) -> list[table.Result]:
@@ -89,7 +73,7 @@ def shares(found: Mapping[tuple[str, str], Mapping[str, table.Figure]]) -> list[
 
 
 def served_rows(precisions: Sequence[Precision], batch: int, delay_us: int, cores: int) -> list[Row]:
-    """Rows for the embedded Triton at saturation; the first, in the first of the precisions, is what is shipped."""
+    """Rows for a machine with so many cores; the first, in the first of the precisions, is what is shipped."""
     shipped, *others = precisions
     half, less = max(cores // 2, 1), max(cores - 1, 1)
     whole = f"{shipped.value}, batch {batch}, delay {delay_us / 1000:g} ms, 2 instances in turns, {cores} threads"
@@ -108,34 +92,24 @@ def served_rows(precisions: Sequence[Precision], batch: int, delay_us: int, core
     ]
 
 
-def image_rows() -> list[Row]:
-    """Rows for callers who send image files; the first is what is shipped."""
-    return [
-        ("as shipped", "2 instances in turns", {}),
-        ("image_decoder's queue delay", "0", {"queue_delay_us": 0, "configured": "image_decoder"}),
-        ("instances", "1", {"instances": 1}),
-    ]
-
-
 def write_repository(
     source: Path,
     target: Path,
     *,
-    configured: str = MODEL_NAME,
     max_batch_size: int | None = None,
     queue_delay_us: int | None = None,
     instances: int | None = None,
     threads: int | None = None,
     at_once: bool = False,
 ) -> None:
-    """Copies a model repository, its files as hard links, and changes the configuration of `configured`.
+    """Copies a model repository, its files as hard links, and changes the configuration of deepfake_vs_real.
 
     Args:
         max_batch_size: where it changes, the ensemble and its decoder, which have another, are left out.
         at_once: all instances compute at the same time, in place of taking turns.
     """
     shutil.copytree(source, target, copy_function=os.link)
-    config = serving.read_configuration(target, configured)
+    config = serving.read_configuration(target)
     if max_batch_size is not None:
         config.max_batch_size = config.model_warmup[-1].batch_size = max_batch_size
         for name in ("deepfake_vs_real_image", "image_decoder"):
@@ -148,33 +122,21 @@ def write_repository(
         config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(threads)
     if at_once:
         config.instance_group[0].ClearField("rate_limiter")
-    path = serving.configuration_path(target, configured)
+    path = serving.configuration_path(target)
     path.unlink()  # the link; what is written into it would be the source's as well
     path.write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
 def page(result: table.Result) -> list[str]:
-    return table.page_of(
-        "What each setting is worth",
-        result,
-        "## Served by the embedded Triton, saturated over gRPC with distinct pixels",
-        _table(result["served"]),
-        f"## {IMAGE_CALLERS} callers with image files over HTTP, each with one request at a time",
-        _table(result["images"]),
-    )
-
-
-def _table(rows: list[table.Result]) -> list[str]:
-    columns = {name: column for name, column in _COLUMNS.items() if name in rows[0]}
     cells = [
         [
             *(row["factor"], row["setting"], table.shown(row["images_per_second"]), f"{row['share']:.2f}"),
-            *(table.shown(row[name], digits) for name, (_, digits) in columns.items()),
+            *(table.shown(row[name], digits) for name, (_, digits) in _COLUMNS.items()),
         ]
-        for row in rows
+        for row in result["served"]
     ]
-    header = ["factor", "setting", "images/s", "share", *(title for title, _ in columns.values())]
-    return table.markdown_table(header, cells, words=2)
+    header = ["factor", "setting", "images/s", "share", *(title for title, _ in _COLUMNS.values())]
+    return table.page_of("What each setting is worth", result, table.markdown_table(header, cells, words=2))
 
 
 if __name__ == "__main__":

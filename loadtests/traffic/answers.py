@@ -72,7 +72,7 @@ def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
 
 
 def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[Item]:
-    """Those of a file; else, where some are to be sent, the server's own.
+    """Those of a file; else, where some are to be sent, the server's own on eight drawn images, asked before the load.
 
     Raises:
         ValueError: the file cannot be used.
@@ -80,12 +80,7 @@ def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, 
     """
     if file:
         return read(file, payload)
-    return learn(client, payload) if known_rate else []
-
-
-def learn(client: DeepfakeClient, payload: str) -> list[Item]:
-    """Asks the server, before the load, for its verdicts on eight drawn images."""
-    images = [_as_payload(file, payload) for file in drawn()]
+    images = [_as_payload(each, payload) for each in drawn()] if known_rate else []
     return [Item(image, dict(ask(client, image).scores)) for image in images]
 
 

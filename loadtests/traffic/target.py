@@ -41,8 +41,8 @@ class Target:
     def __init__(self, urls: Sequence[str], options: Namespace) -> None:
         grpc.experimental.gevent.init_gevent()  # in each process, before its first channel and after any fork
         arguments = client_options(options.payload, options.deadline_seconds, credentials(options))
-        if options.wait_ready_seconds:
-            _wait_until_ready(urls, arguments, options.wait_ready_seconds)
+        for url in urls if options.wait_ready_seconds else ():
+            _wait_until_ready(url, arguments, options.wait_ready_seconds)
         self._clients = [DeepfakeClient(url, **arguments) for url in urls]
         self._turn = itertools.cycle(self._clients)
         self._tolerance = options.score_tolerance
@@ -94,29 +94,24 @@ class Target:
             client.close()
 
 
-def _wait_until_ready(urls: Sequence[str], arguments: dict[str, Any], seconds: float) -> None:
-    """Returns when every URL answers.
+def _wait_until_ready(url: str, arguments: dict[str, Any], seconds: float) -> None:
+    """Returns when the server answers.
 
     Raises:
-        NotReadyError: one still does not after so many seconds.
+        NotReadyError: it still does not after so many seconds.
         DeepfakeError: at once, where waiting does not help: a certificate that is not trusted, for example.
     """
-    _log.info("waiting for %s, %g s at most", ", ".join(urls), seconds)
+    _log.info("waiting for %s, %g s at most", url, seconds)
     deadline = time.monotonic() + seconds
-    for url in urls:
-        while error := _why_not_ready(url, arguments):
-            if time.monotonic() >= deadline:
-                raise NotReadyError(f"not ready after {seconds:g} s: {error}") from error
-            time.sleep(_PAUSE_SECONDS)
-
-
-def _why_not_ready(url: str, arguments: dict[str, Any]) -> DeepfakeError | None:
-    # A client for this question alone: in one channel gRPC asks ever less often for a name that does not resolve.
-    with DeepfakeClient(url, **arguments) as client:
-        try:
-            client.model_info()
-        except DeepfakeError as error:
-            if error.retryable or isinstance(error, DeadlineExceededError):
-                return error
-            raise
-    return None
+    while True:
+        # A client for each look: in one channel gRPC asks ever less often for a name that does not resolve.
+        with DeepfakeClient(url, **arguments) as client:
+            try:
+                client.model_info()
+                return
+            except DeepfakeError as error:
+                if not (error.retryable or isinstance(error, DeadlineExceededError)):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise NotReadyError(f"not ready after {seconds:g} s: {error}") from error
+        time.sleep(_PAUSE_SECONDS)

@@ -14,7 +14,7 @@ from loadtests.capacity.__main__ import main
 from loadtests.capacity.triton_metrics import MODEL, scrape
 from tests.support.metrics import metric
 
-FILES = {"report.html", "report.json", "report.png"}
+FILES = {"report.html", "report.json"}
 
 
 def run_capacity(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -164,10 +164,10 @@ def test_a_repository_serves_the_setting_and_nothing_else_changes(repository: Pa
     def written(factor: str, setting: str) -> Any:
         (changes,) = (differs for *names, differs in rows if names == [factor, setting])
         tune.write_repository(repository, tmp_path / f"{factor} {setting}", **changes)
-        return read_configuration(tmp_path / f"{factor} {setting}", changes.get("configured", "deepfake_vs_real"))
+        return read_configuration(tmp_path / f"{factor} {setting}")
 
     shipped = read_configuration(repository)
-    rows = [*tune.served_rows(PRECISIONS, 8, 10_000, 2), *tune.image_rows()[1:2]]
+    rows = tune.served_rows(PRECISIONS, 8, 10_000, 2)
     changed = written("max_batch_size", "4")
     assert changed.max_batch_size == 4
     assert [entry.batch_size for entry in changed.model_warmup] == [1, 4]
@@ -184,23 +184,21 @@ def test_a_repository_serves_the_setting_and_nothing_else_changes(repository: Pa
     assert shipped.instance_group[0].HasField("rate_limiter")
     assert not at_once.instance_group[0].HasField("rate_limiter")
     assert at_once.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
-    assert written("image_decoder's queue delay", "0").dynamic_batching.max_queue_delay_microseconds == 0
 
 
 @pytest.mark.slow
 def test_the_sweep_measures_what_is_shipped_and_what_is_not(
     checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served_rows, image_rows = tune.served_rows, tune.image_rows
+    served_rows = tune.served_rows
     monkeypatch.setattr(tune, "served_rows", lambda *shipped: served_rows(*shipped)[:2])
-    monkeypatch.setattr(tune, "image_rows", lambda: image_rows()[:1])
     model = ["--model", str(checkpoint), "--repository", str(repository)]
     assert run(tune, tmp_path, monkeypatch, *model, "--seconds", "0.5") == 0
     found = result(tmp_path, "tune")
     assert [row["factor"] for row in found["served"]] == ["as shipped", "precision"]
-    assert found["images"][0]["p99_ms"]["median"] > 0
+    assert found["served"][0]["compute_ms"]["median"] > 0
     lines = (tmp_path / "tune.md").read_text().splitlines()
-    assert sum(line.startswith("| as shipped |") for line in lines) == 2
+    assert sum(line.startswith("| as shipped |") for line in lines) == 1
 
 
 @pytest.mark.slow
