@@ -15,11 +15,10 @@ from gevent.pool import Group
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtests.traffic.lifecycle import register
+from loadtests.traffic.lifecycle import Target, register
 from loadtests.traffic.loops import Schedule
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES
 from loadtests.traffic.pool import Item
-from loadtests.traffic.target import Target
 
 register(events)
 

@@ -25,10 +25,8 @@ from deepfake_client import DeepfakeClient, DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
 from loadtests.capacity.report import Report, write
-from loadtests.capacity.resources import command_line, cores, processor_name, weights
-from loadtests.capacity.search import search
-from loadtests.capacity.step import Setup, Step, run_step
-from loadtests.capacity.triton_metrics import scrape
+from loadtests.capacity.resources import command_line, cores, processor_name, scrape, weights
+from loadtests.capacity.search import Setup, Step, run_step, search
 from loadtests.traffic import options as types
 from loadtests.traffic.answers import SCORE_TOLERANCE, known_answers
 from loadtests.traffic.generator import Generators, Load

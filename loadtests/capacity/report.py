@@ -12,13 +12,10 @@ from typing import Any
 
 import jinja2
 
-from .search import Found
-from .step import Step
+from .search import Found, Step
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
-# A core that runs one Python process is busy long before it is full: garbage collection and the kernel come on top.
-_GENERATOR_CPU = 0.8
 _GENERATOR_LATE_SHARE = 0.1
 _SERVER_CPU = 0.85
 _GPU = 0.9
@@ -46,7 +43,7 @@ _PATCHED = {
 
 def generator_bound(step: Step, slo_p95_ms: float) -> bool:
     """Whether the step measured the load generator rather than the server."""
-    return step.generator_cpu >= _GENERATOR_CPU or step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
+    return step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
 
 
 def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:

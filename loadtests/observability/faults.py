@@ -27,8 +27,7 @@ from pathlib import Path
 import psutil
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
-from loadtests.capacity.resources import cores, processor_name
-from loadtests.capacity.triton_metrics import MODEL
+from loadtests.capacity.resources import MODEL, cores, processor_name
 from loadtests.observability.load import Callers
 from loadtests.observability.prometheus import Prometheus, PrometheusError, Target, local_prometheus, read_groups
 

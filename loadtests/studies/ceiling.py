@@ -17,8 +17,16 @@ import torch
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import table
-from loadtests.studies.serving import exported, model_file, saturating, serve
-from loadtests.studies.worker import bare_model, best_batch, card_code, repeated
+from loadtests.studies.serving import (
+    bare_model,
+    best_batch,
+    card_code,
+    exported,
+    model_file,
+    repeated,
+    saturating,
+    serve,
+)
 from loadtests.traffic.answers import drawn
 
 SERVED_SHARE = 0.95

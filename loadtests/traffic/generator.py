@@ -59,10 +59,6 @@ class Generators:
             theirs.close()
             self._workers.append((process, ours))
 
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process, _ in self._workers]
-
     def closed_loop(self, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None) -> list[Sample]:
         """What each process saw of `callers` in all; `measuring` is called once answers count in all of them."""
         for _, pipe in self._workers:

@@ -11,7 +11,7 @@ import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 
 from loadtests.capacity.__main__ import main
-from loadtests.capacity.triton_metrics import MODEL, scrape
+from loadtests.capacity.resources import MODEL, scrape
 from tests.support.metrics import metric
 
 FILES = {"report.html", "report.json"}

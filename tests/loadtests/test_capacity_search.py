@@ -15,8 +15,7 @@ import yaml
 
 from loadtests.capacity.__main__ import parsed
 from loadtests.capacity.report import Report, find_bottleneck, recommend, render, write
-from loadtests.capacity.search import Found, search
-from loadtests.capacity.step import Step
+from loadtests.capacity.search import Found, Step, search
 from tests.support.project import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "components"
@@ -30,7 +29,6 @@ _QUIET = Step(
     failures={},
     met=True,
     late_p99_ms=1.0,
-    generator_cpu=0.1,
     server_cores=0.5,
     other_cores=0.0,
     gpu=None,
@@ -123,7 +121,7 @@ ADVICE = {
         ({"server_cores": 1.9, "decode_ms": 60.0}, "decoder"),
         ({"server_cores": 0.9, "busy": 0.98}, "model"),
         ({"server_cores": None, "busy": None, "batch": None}, "unknown"),
-        ({"server_cores": 1.9, "generator_cpu": 0.9}, "generator"),
+        ({"server_cores": 1.9, "late_p99_ms": 11.0}, "generator"),
         ({"server_cores": 1.0, "late_p99_ms": 30.0}, "generator"),
         ({"server_cores": 1.9, "failures": {"wrong answer: not the known scores": 1}}, "wrong answers"),
         ({"server_cores": 1.9, "failures": {"deadline: no answer in time": 9}}, "cpu"),
@@ -258,7 +256,7 @@ def test_the_report_says_how_sure_it_is() -> None:
 
 
 def test_the_report_warns_of_what_makes_it_less_than_it_seems() -> None:
-    noisy = Found((step(other_cores=0.8), step(offered=20.0, met=False, generator_cpu=0.9)), 10.0)
+    noisy = Found((step(other_cores=0.8), step(offered=20.0, met=False)), 10.0)
     page = render(report(noisy, stand_in=True))
     assert "Stand-in weights" in page
     assert "Other programs kept up to 0.8 of 2 cores busy" in page

@@ -13,9 +13,8 @@ from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision
 
 from loadtests.studies import ceiling, cost, gpu, overload, referee, tune
-from loadtests.studies.serving import read_configuration
+from loadtests.studies.serving import bare_model, read_configuration
 from loadtests.studies.table import circumstances, figure, markdown_table, ratio, run_study, shown, study_parser
-from loadtests.studies.worker import bare_model
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
 from loadtests.traffic.loops import Sample
 from tests.support.metrics import metric

@@ -20,9 +20,8 @@ from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 
-from loadtests.studies.serving import exported, memory_mib
+from loadtests.studies.serving import card_code, exported, memory_mib
 from loadtests.studies.table import Result, circumstances, in_turns, run_study, study_parser, tell
-from loadtests.studies.worker import card_code
 from loadtests.traffic.answers import SCORE_TOLERANCE, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
 from loadtests.traffic.pool import Item, Stream, encoded
