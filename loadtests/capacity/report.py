@@ -71,8 +71,6 @@ def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to set, for replicas like the one that was measured."""
-
     planned: float
     """Images per second that a replica is planned for; the ruler's threshold."""
     pending: float | None
@@ -134,8 +132,6 @@ def _rounded(value: float, digits: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that a reader is told."""
-
     circumstances: dict[str, Any]
     """Where, when and how it was measured; `capacity.__main__` makes it."""
     found: Found
@@ -159,7 +155,6 @@ class Report:
 
     @property
     def evidence(self) -> str:
-        """How sure the headline is."""
         runs, broken = self.found.at_capacity, self.found.broken
         if not runs:
             return ""

@@ -54,7 +54,6 @@ def processor_name() -> str:
 
 
 def weights(client: DeepfakeClient) -> str:
-    """What the server computes with, in a few words."""
     provenance = client.provenance()
     if provenance is None:
         return "weights unknown"
@@ -111,12 +110,10 @@ class ModelCounters(NamedTuple):
 
     @property
     def batch(self) -> float | None:
-        """Mean images of an execution."""
         return self.images / self.executions if self.executions else None
 
     @property
     def queue_ms(self) -> float | None:
-        """Mean wait of a request."""
         return self.queue_us / self.requests / 1000 if self.requests else None
 
     @property
@@ -130,8 +127,6 @@ class ModelCounters(NamedTuple):
 
 
 class Scrape(NamedTuple):
-    """What the metrics endpoint said at one moment."""
-
     models: Mapping[str, ModelCounters]
     pending: float
     """Requests waiting for the classifier or the decoder, as the autoscaler's fuse counts them."""

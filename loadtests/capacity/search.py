@@ -88,7 +88,6 @@ class Step:
 
 
 def run_step(generators: Generators, setup: Setup, offered: float, seed: int) -> Step:
-    """Offers `offered` requests per second."""
     begin = time.monotonic() + _LEAD_SECONDS
     measure_from = begin + setup.settle_seconds
     end = measure_from + setup.step_seconds
@@ -130,7 +129,6 @@ def _scrape(setup: Setup) -> list[Scrape]:
 
 
 def _seen(scrapes: list[Scrape], seconds: float) -> dict[str, float | None]:
-    """What Triton's metrics tell of a step."""
     if not scrapes:
         return {}
     model, decoder = (scrapes[-1].models[name].since(scrapes[0].models[name]) for name in (MODEL, DECODER))
@@ -148,8 +146,6 @@ def _seen(scrapes: list[Scrape], seconds: float) -> dict[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The outcome of a search."""
-
     steps: tuple[Step, ...]
     """In the order in which they were run."""
     capacity: float | None
@@ -157,7 +153,6 @@ class Found:
 
     @property
     def at_capacity(self) -> tuple[Step, ...]:
-        """All runs of the load that is the capacity."""
         return tuple(step for step in self.steps if step.offered == self.capacity)
 
     @property

@@ -50,7 +50,6 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
 
 
 def judge(served_to_bare: table.Figure) -> list[str]:
-    """What was promised and not kept; the median counts."""
     short = served_to_bare["median"] < SERVED_SHARE
     return [f"served {table.shown(served_to_bare)} of the bare model, under {SERVED_SHARE}"] if short else []
 

@@ -99,7 +99,6 @@ def outcome(capacity: float, sample: Sample, memory_before: float, memory: Seque
 
 
 def judge(protocols: dict[str, table.Result], queue_timeout_seconds: float) -> list[str]:
-    """What was promised and not kept."""
     missed = []
     for protocol, found in protocols.items():
         share, full_ms = found["kept"], found["refused_full_p99_ms"]

@@ -69,7 +69,6 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
 
 
 def compare(perf_analyzer: Sequence[Run], locust: Sequence[Run]) -> table.Result:
-    """Both tools' figures for one load, and the ratio of their medians."""
     theirs, ours = table.figures(perf_analyzer), table.figures(locust)
     return {
         name: {
@@ -144,7 +143,6 @@ def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: 
 
 
 def read_record(record: Mapping[str, Any]) -> Run:
-    """Of perf_analyzer's record of every request."""
     requests = [each for experiment in record["experiments"] for each in experiment["requests"]]
     began = min(each["timestamp"] for each in requests)
     ended = max(each["response_timestamps"][-1] for each in requests)

@@ -29,7 +29,7 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from loadtests.capacity.resources import ModelCounters, family, scrape
+from loadtests.capacity.resources import family, scrape
 from loadtests.traffic.generator import Generators, Load
 from loadtests.traffic.loops import answers_per_second
 
@@ -71,7 +71,6 @@ def copy_without_weights(source: Path, target: Path) -> Path:
 
 
 def model_file(repository: Path) -> Path:
-    """The classifier's TorchScript."""
     return repository / MODEL_NAME / str(FIRST_VERSION) / MODEL_FILE
 
 
@@ -81,7 +80,6 @@ def configuration_path(repository: Path) -> Path:
 
 
 def read_configuration(repository: Path) -> ModelConfig:
-    """What the embedded Triton reads on this machine, parsed."""
     return text_format.Parse(configuration_path(repository).read_text(encoding="utf-8"), ModelConfig())
 
 
@@ -116,14 +114,9 @@ def serve(
 
 
 def _round(server: EmbeddedTriton, generators: Generators, callers: int, seconds: float) -> dict[str, float]:
-    began: list[tuple[ModelCounters, float]] = []
-
-    def begin() -> None:
-        began.append((scrape(server.metrics_url).models[MODEL_NAME], time.monotonic()))
-
-    samples = generators.closed_loop(callers, seconds, begin)
-    before, since = began[0]
-    counters, elapsed = scrape(server.metrics_url).models[MODEL_NAME].since(before), time.monotonic() - since
+    before, began = scrape(server.metrics_url).models[MODEL_NAME], time.monotonic()
+    samples = generators.closed_loop(callers, seconds)
+    counters, elapsed = scrape(server.metrics_url).models[MODEL_NAME].since(before), time.monotonic() - began
     if failures := [cause for sample in samples for cause in sample.failures]:
         raise ValueError(f"a request failed under load ({failures[0]}); see the server's log")
     return {
@@ -175,7 +168,6 @@ def _loaded(model: str, device: str) -> Callable[[torch.Tensor], object]:
 
 
 def _measure(model: str, device: str, batch: int, seconds: float) -> float:
-    """Images per second."""
     pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, device=device)
     forward = partial(_loaded(model, device), pixels)
     with torch.inference_mode(), torch.jit.optimized_execution(False):

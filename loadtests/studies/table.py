@@ -124,7 +124,6 @@ def figure(rounds: Sequence[float]) -> Figure:
 
 
 def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """A figure for each name of the rounds."""
     return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
 
 
@@ -134,7 +133,6 @@ def ratio(rounds: Sequence[float], others: Sequence[float]) -> Figure:
 
 
 def shown(found: Figure, digits: int | None = None) -> str:
-    """Median, and the lowest and highest round."""
     median = found["median"]
     places = digits if digits is not None else 0 if median >= 1000 else 1 if median >= 100 else 2
     spread = f" ({found['low']:.{places}f}–{found['high']:.{places}f})" if "low" in found else ""
@@ -148,5 +146,4 @@ def markdown_table(header: list[str], rows: list[list[str]], words: int = 1) -> 
 
 
 def tell(line: str) -> None:
-    """Progress, on stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ batch, a replica with other weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,6 @@ def contradicts(scores: Mapping[str, float], known: Mapping[str, float], toleran
 
 
 def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
-    """The verdict on an image file or on pixels."""
     return client.classify(payload) if isinstance(payload, bytes) else client.classify_pixels(payload)
 
 
@@ -104,11 +103,6 @@ def read(path: Path, payload: str) -> list[Item]:
     if not found:
         raise ValueError(f"{path}: no verdict in it; write it with `deepfake classify --format jsonl`")
     return found
-
-
-def alike(answers: Sequence[Item], tolerance: float) -> bool:
-    """Whether all answers are the same within the tolerance, so that a mixed-up one would go unseen."""
-    return not any(contradicts(a.scores, b.scores, tolerance) for a in answers for b in answers)
 
 
 def drawn() -> list[bytes]:

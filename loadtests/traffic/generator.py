@@ -7,7 +7,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,8 +25,6 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent."""
-
     url: str
     labels: frozenset[str]
     payload: Literal["pixels", "image"] = "pixels"
@@ -59,14 +56,10 @@ class Generators:
             theirs.close()
             self._workers.append((process, ours))
 
-    def closed_loop(self, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None) -> list[Sample]:
-        """What each process saw of `callers` in all; `measuring` is called once answers count in all of them."""
+    def closed_loop(self, callers: int, seconds: float) -> list[Sample]:
         for _, pipe in self._workers:
-            pipe.send(("closed", max(1, callers // len(self._workers)), seconds))
-        patience = seconds + 3 * self._load.deadline_seconds
-        self.collect(patience)
-        measuring()
-        return self.collect(patience)
+            pipe.send((closed_loop, max(1, callers // len(self._workers)), seconds))
+        return self.collect(seconds + 3 * self._load.deadline_seconds)
 
     def begin(
         self, rate: float, begin: float, measure_from: float, end: float, seed: int = 0, arrivals: Arrivals = "poisson"
@@ -77,10 +70,9 @@ class Generators:
         """
         for index, (_, pipe) in enumerate(self._workers):
             schedule = Schedule(rate / len(self._workers), arrivals, begin, seed * 1000 + index)
-            pipe.send(("open", schedule, measure_from, end))
+            pipe.send((open_loop, schedule, measure_from, end))
 
     def collect(self, timeout_seconds: float) -> list[Any]:
-        """The next message of each."""
         return [_receive(pipe, timeout_seconds) for _, pipe in self._workers]
 
     def __enter__(self) -> Generators:
@@ -136,8 +128,5 @@ async def _obey(pipe: Connection, load: Load) -> None:
         await send(stream.next())  # opens the connection
         pipe.send(None)
         while True:
-            kind, *order = pipe.recv()  # between two loops nothing else runs here
-            if kind == "closed":
-                pipe.send(await closed_loop(stream.next, send, *order, lambda: pipe.send(None)))
-            else:
-                pipe.send(await open_loop(stream.next, send, *order))
+            loop, *order = pipe.recv()  # between two loops nothing else runs here
+            pipe.send(await loop(stream.next, send, *order))

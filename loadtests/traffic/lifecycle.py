@@ -21,7 +21,7 @@ from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
-from .answers import alike, ask, cause_of, known_answers, wrong
+from .answers import ask, cause_of, known_answers, wrong
 from .loops import percentile
 from .options import add_options, client_options, credentials, urls_for
 from .pool import Item, Stream
@@ -67,8 +67,6 @@ class Target:
         except (DeepfakeError, ValueError):
             self.close()
             raise
-        if known and alike(known, self._tolerance):
-            _log.warning("all known images have the same scores: answers that are mixed up will not be seen")
         self._labels = labels.pop()
         self.stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
 
@@ -128,7 +126,6 @@ def _wait_until_ready(url: str, arguments: dict[str, Any], seconds: float) -> No
 
 
 def register(events: Events) -> None:
-    """Hooks everything here into Locust."""
     # Locust's two digits would be a rounding of up to 5 % at a threshold.
     locust.stats.bucket_response_time = _three_digits
     events.init_command_line_parser.add_listener(add_options)

@@ -68,14 +68,11 @@ class Schedule:
         return self._random.expovariate(self._rate) if self._arrivals == "poisson" else 1 / self._rate
 
 
-async def closed_loop(
-    prepare: Prepare, send: Send, callers: int, seconds: float, measuring: Callable[[], None] = lambda: None
-) -> Sample:
+async def closed_loop(prepare: Prepare, send: Send, callers: int, seconds: float) -> Sample:
     """Callers that each send the next request when they have the answer to the last.
 
-    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. Then
-    `measuring` is called. It goes on for `seconds`, or longer until as many have come again. What is under way at the end
-    is waited for.
+    Answers count after as many as there are callers: until then the queue fills, and who is at its head waits less. It
+    goes on for `seconds`, or longer until as many have come again. What is under way at the end is waited for.
     """
     sample, ended, end = Sample(), 0, math.inf
 
@@ -91,7 +88,6 @@ async def closed_loop(
                 end = max(sample.answered_at[0] + seconds, now)
             if ended == callers:
                 sample.answered_at.append(now)
-                measuring()
             # A batch that begins to be answered before the end counts as a whole.
             elif ended > callers and now <= max(end, sample.answered_at[-1] + TOGETHER_SECONDS):
                 sample.add(cause, 1000 * (now - began))

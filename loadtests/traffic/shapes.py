@@ -17,8 +17,6 @@ _SOAK_RAMP = 0.05
 
 
 class Shape(LoadTestShape):
-    """The shape that the options name."""
-
     abstract = True  # a shape that Locust finds in the locustfile is used in every run
     use_common_options = True
 

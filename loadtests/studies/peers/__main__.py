@@ -92,7 +92,6 @@ def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
 
 
 async def figures(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
-    """Figures for each number of callers."""
     await warm_up(contestant, url, known[0].payload)
     stream, found = Stream("image", known=known, known_rate=0.05), []
     async with contestant.caller(url) as send:

@@ -35,7 +35,6 @@ def ratio(rounds: Rounds, others: Rounds) -> Figure | None:
 
 
 def failed(rounds: Rounds) -> int:
-    """Requests without a right answer."""
     return sum(sum(each["errors"].values()) for each in rounds.values())
 
 
@@ -80,7 +79,6 @@ def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure
 
 
 def page(result: Result) -> list[str]:
-    """The lines of peers.md."""
     blocks: list[str | list[str]] = [
         f"In the peers' environment: {', '.join(result['versions'])}.",
         f"{result['rounds']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is to the embedded Triton "
