@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 from deepfake_cli.console import INTERRUPTED, StepProgress, fail, say, tell, waiting
@@ -31,14 +30,6 @@ from loadtests.observability.prometheus import (
     read_groups,
     require_prometheus,
 )
-
-# What a newcomer may want to ask, beside the pages that Prometheus itself offers.
-QUERIES = {
-    "Requests per second": "sum by (model) (rate(nv_inference_request_success[1m]))",
-    "Mean time in the server": "sum by (model) (rate(nv_inference_request_duration_us[1m])) / 1e6"
-    " / sum by (model) (rate(nv_inference_request_success[1m]))",
-    "Requests that wait": "namespace_pod_model:nv_inference_pending_request_count:sum",
-}
 
 
 @click.command()
@@ -95,16 +86,12 @@ def _handle_signals(handler: Any) -> None:
 
 
 def _print_addresses(server: EmbeddedTriton, prometheus: str) -> None:
-    graphs = {
-        name: f"{prometheus}/graph?{urlencode({'g0.expr': query, 'g0.tab': 0})}" for name, query in QUERIES.items()
-    }
     command = os.path.relpath(Path(sys.executable).with_name("deepfake"))
     addresses = {
         "Triton's metrics": server.metrics_url,
         "Prometheus": prometheus,
         "Alerts": f"{prometheus}/alerts",
         "Rules": f"{prometheus}/rules",
-        **graphs,
         "Your own images": f"{command} classify PATH... --url {server.grpc_url}",
     }
     for name, address in addresses.items():

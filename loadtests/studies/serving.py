@@ -33,6 +33,7 @@ from loadtests.capacity.resources import family, scrape
 from loadtests.traffic.generator import Generators, Load
 from loadtests.traffic.loops import answers_per_second
 
+PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 _QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Python
 
 #: Of a batch size and seconds, `images_per_second`.
@@ -181,15 +182,15 @@ def best_batch(bare: BareModel, batches: Sequence[int], seconds: float) -> int:
     return max((bare(batch, seconds)["images_per_second"], batch) for batch in (*batches, *batches))[1]
 
 
-def card_code(checkpoint: Path) -> Callable[[bytes], list[float]]:
+def card_code(checkpoint: Path, device: str = "cpu") -> Callable[[bytes], list[float]]:
     """The card's code, in fp32: the probabilities of one image file."""
     from transformers import AutoImageProcessor, SiglipForImageClassification
 
     processor = AutoImageProcessor.from_pretrained(checkpoint)
-    model = SiglipForImageClassification.from_pretrained(checkpoint)
+    model = SiglipForImageClassification.from_pretrained(checkpoint).to(device)
 
     def probabilities(file: bytes) -> list[float]:
-        inputs = processor(images=Image.open(io.BytesIO(file)).convert("RGB"), return_tensors="pt")
+        inputs = processor(images=Image.open(io.BytesIO(file)).convert("RGB"), return_tensors="pt").to(device)
         with torch.no_grad():
             scores: list[float] = torch.softmax(model(**inputs).logits, dim=1)[0].tolist()
         return scores

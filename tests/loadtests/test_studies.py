@@ -85,16 +85,18 @@ def outcome(share: float, lead: float) -> dict[str, Any]:
 
 
 def test_a_served_model_near_the_bare_one_is_enough() -> None:
-    assert ceiling.judge({"bf16": outcome(0.96, 2.9)}, "bf16") == []
+    assert ceiling.judge({"bf16": outcome(0.96, 2.9)}, "bf16", "cpu") == []
 
 
 def test_a_served_model_that_loses_too_much_is_named() -> None:
-    assert ceiling.judge({"bf16": outcome(0.94, 2.9)}, "bf16") == ["bf16: served 0.94 of the bare model, under 0.95"]
+    assert ceiling.judge({"bf16": outcome(0.94, 2.9)}, "bf16", "cpu") == [
+        "bf16: served 0.94 of the bare model, under 0.95"
+    ]
 
 
 def test_the_card_is_held_against_the_best_precision_alone() -> None:
     found = {"fp32": outcome(0.97, 1.0), "bf16": outcome(0.99, 1.78)}
-    assert ceiling.judge(found, "bf16") == ["bf16: served 1.78 times the card's own code, under 1.8"]
+    assert ceiling.judge(found, "bf16", "cpu") == ["bf16: served 1.78 times the card's own code, under 1.8"]
 
 
 @pytest.mark.slow
@@ -102,8 +104,8 @@ def test_the_ceiling_is_measured_and_its_table_written(
     checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A small model computes in a millisecond, so that most of a request is not the model: only the way is tried here.
-    monkeypatch.setattr(ceiling, "SERVED_SHARE", 0.0)
-    monkeypatch.setattr(ceiling, "BATCHES", (4, 8))
+    monkeypatch.setattr(ceiling, "SERVED_SHARE", {"cpu": 0.0})
+    monkeypatch.setattr(ceiling, "BATCHES", {"cpu": (4, 8)})
     model = ["--model", str(checkpoint), "--repository", str(repository)]
     monkeypatch.setattr(ceiling, "PRECISIONS", (Precision.FP32,))
     monkeypatch.setattr(ceiling, "CARD_FACTOR", 0.0)
@@ -117,8 +119,9 @@ def test_the_ceiling_is_measured_and_its_table_written(
 
 
 def test_four_fifths_of_the_bare_model_are_enough_on_a_gpu() -> None:
-    assert gpu.judge(figure([0.81, 0.7, 0.9])) == []
-    assert gpu.judge(figure([0.7, 0.6, 0.9])) == ["served 0.70 (0.60–0.90) of the bare model, under 0.8"]
+    assert ceiling.judge({"fp16": outcome(0.81, 2.9)}, "fp16", "cuda") == []
+    reasons = ceiling.judge({"fp16": outcome(0.79, 2.9)}, "fp16", "cuda")
+    assert reasons == ["fp16: served 0.79 of the bare model, under 0.8"]
 
 
 @pytest.mark.skipif(gpu.torch.cuda.is_available(), reason="there is a GPU")
@@ -136,16 +139,18 @@ def test_without_a_gpu_it_says_so_in_one_line(
 def test_the_gpus_whole_way_on_the_cpu(
     checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "SERVED_SHARE", 0.0)
-    monkeypatch.setattr(gpu, "BATCHES", (2,))
+    monkeypatch.setattr(ceiling, "SERVED_SHARE", {"cpu": 0.0})
+    monkeypatch.setattr(ceiling, "CARD_FACTOR", 0.0)
+    monkeypatch.setattr(ceiling, "PRECISIONS", (Precision.FP32,))
+    monkeypatch.setattr(ceiling, "BATCHES", {"cpu": (2,)})
     model = ["--device", "cpu", "--model", str(checkpoint), "--repository", str(repository)]
     assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--generators", "2") == 0
-    found = result(tmp_path, "gpu")
+    document = result(tmp_path, "gpu")
+    assert document["circumstances"][0].startswith("`python -m loadtests.studies.gpu --rounds 1 --device cpu ")
+    found = document["precisions"]["fp32"]
     assert found["bare_batch"] == 2
-    assert found["served"]["batch"]["median"] > 1
-    bare, served = (found[name]["images_per_second"]["median"] for name in ("bare", "served"))
-    assert found["served_to_bare"]["median"] == pytest.approx(served / bare)
-    assert "| client processes | 2 |" in (tmp_path / "gpu.md").read_text()
+    assert found["batch"]["median"] > 1
+    assert "| fp32 |" in (tmp_path / "gpu.md").read_text()
 
 
 PRECISIONS = (Precision.BF16, Precision.FP32)

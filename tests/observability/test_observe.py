@@ -52,7 +52,7 @@ def test_it_shows_the_metrics_and_the_rules_and_leaves_nothing_behind(repository
             while not prometheus.query(answered) and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert prometheus.query(answered)
-            assert urllib.request.urlopen(printed["Mean time in the server"]).status == 200
+            assert urllib.request.urlopen(printed["Alerts"]).status == 200
             children = psutil.Process(process.pid).children(recursive=True)
             assert {"tritonserver", "prometheus"} <= {child.name() for child in children}
             process.send_signal(signal.SIGTERM)

@@ -20,7 +20,7 @@ from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 
-from loadtests.studies.serving import card_code, exported, memory_mib
+from loadtests.studies.serving import PRECISIONS, card_code, exported, memory_mib
 from loadtests.studies.table import Result, circumstances, in_turns, run_study, study_parser, tell
 from loadtests.traffic.answers import SCORE_TOLERANCE, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
@@ -30,7 +30,6 @@ from .comparison import judge, page
 from .contestants import CONTESTANTS, Contestant, Send, serving
 
 CALLERS = (1, 8, 32)
-PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 # BentoML's dispatcher learns from the first eleven batches, and waits for more meanwhile.
 _WARM_UP_REQUESTS = 12
 _WARM_UP_SECONDS = 120.0
