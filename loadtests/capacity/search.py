@@ -180,7 +180,14 @@ def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
         steps.append(offer(rate))
         return steps[-1].met
 
-    good, bad = _climb(held, most)
+    good = bad = 0.0
+    # The estimate is too low where the first callers met a server that had yet to warm up, so that it goes on above.
+    above = (LADDER[-1] * _GROWTH**power for power in range(1, _MOST_STEPS // 2))
+    for rate in (most * share for share in (*LADDER, *above)):
+        if not held(rate):
+            bad = rate
+            break
+        good = rate
     # Where the lightest broke it, the target is hardly within reach, or out of it.
     while not good and bad / 2 >= most * _LEAST_SHARE:
         bad /= 2
@@ -197,15 +204,3 @@ def search(offer: Callable[[float], Step], most: float, repeats: int) -> Found:
         else:
             break
     return Found(tuple(steps), good or None)
-
-
-def _climb(held: Callable[[float], bool], most: float) -> tuple[float, float]:
-    """(highest load that held, lowest that did not), 0 for none."""
-    good = 0.0
-    # The estimate is too low where the first callers met a server that had yet to warm up, so that it goes on above.
-    shares = [*LADDER, *(LADDER[-1] * _GROWTH**power for power in range(1, _MOST_STEPS // 2))]
-    for load in (most * share for share in shares):
-        if not held(load):
-            return good, load
-        good = load
-    return good, 0.0

@@ -91,11 +91,7 @@ def saturating(repository: Path) -> int:
 
 @contextlib.contextmanager
 def serve(
-    repository: Path,
-    callers: int,
-    *,
-    generators: int = 1,
-    environment: Mapping[str, str] | None = None,
+    repository: Path, callers: int, generators: int = 1, environment: Mapping[str, str] | None = None
 ) -> Iterator[Measure]:
     """A server on `repository` with callers in a closed loop, pixels over gRPC.
 
@@ -143,7 +139,8 @@ def memory_mib(pid: int) -> float:
 def bare_model(model: Path, device: str = "cpu") -> Iterator[BareModel]:
     """A process that has loaded a model.pt with the settings that the embedded Triton gives its backend.
 
-    In a process, because the allocator and OpenMP read their settings when they start. A measurement is at least two forward passes, after two that do not count.
+    The allocator and OpenMP read them when they start. A measurement is at least two forward passes, after two that do
+    not count.
 
     Raises:
         ChildProcessError: it failed, or ended.
