@@ -40,8 +40,8 @@ _OPTIONS_TOLD = ("generators", "slo_p95_ms", "step_seconds", "repeats", "headroo
 def main() -> None:
     options = parsed()
     try:
-        with _server(options) as (url, metrics_url, pid):
-            setup = Setup(options.slo_p95_ms, options.step_seconds, metrics_url, pid)
+        with _server(options) as (url, metrics_url):
+            setup = Setup(options.slo_p95_ms, options.step_seconds, metrics_url)
             arguments = types.client_options(options.payload, setup.deadline_seconds, options.credentials)
             with DeepfakeClient(url, **arguments) as client:
                 report = _measure(url, setup, client, options)
@@ -98,16 +98,16 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None, int | None]]:
-    """URL, metrics' URL and process id of the server: one of its own, or the one that is named, without the last."""
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    """URL and metrics' URL of the server: one of its own, or the one that is named."""
     if options.url:
         if options.metrics_url:
             scrape(options.metrics_url)  # what is wrong with it is said before the search
-        yield options.url, options.metrics_url, None
+        yield options.url, options.metrics_url
         return
     _tell("Starting an embedded Triton")
     with EmbeddedTriton(options.repository) as triton:
-        yield triton.grpc_url, triton.metrics_url, triton.pid
+        yield triton.grpc_url, triton.metrics_url
 
 
 def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> Report:
@@ -156,7 +156,7 @@ def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argp
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command_line("loadtests.capacity"),
         "url": url,
-        "server_is_here": setup.server is not None,
+        "server_is_here": not options.url,
         "payload": f"JPEG files of {side} × {side}" if options.payload == "image" else "pixels, 150,528 bytes",
         "processor": processor_name(),
         "cores": cores(),

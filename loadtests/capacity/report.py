@@ -17,7 +17,6 @@ from .search import Found, Step
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 _GENERATOR_LATE_SHARE = 0.1
-_SERVER_CPU = 0.85
 _GPU = 0.9
 _BUSY = 0.85
 _DECODE_SHARE = 0.5
@@ -46,12 +45,8 @@ def generator_bound(step: Step, slo_p95_ms: float) -> bool:
     return step.late_p99_ms > slo_p95_ms * _GENERATOR_LATE_SHARE
 
 
-def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:
-    """What kept the load from rising further: wrong answers, generator, none, latency, gpu, decoder, cpu, model, unknown.
-
-    Args:
-        cores: processors of the machine that the server is on, if it is this one.
-    """
+def find_bottleneck(found: Found, slo_p95_ms: float) -> str:
+    """What kept the load from rising further: wrong answers, generator, none, latency, gpu, decoder, model or unknown."""
     step = found.limiting
     if any(cause.startswith("wrong") for each in found.steps for cause in each.failures):
         return "wrong answers"
@@ -63,9 +58,8 @@ def find_bottleneck(found: Found, slo_p95_ms: float, cores: int) -> str:
         return "latency"
     if (step.gpu or 0.0) >= _GPU:
         return "gpu"
-    if (step.server_cores or 0.0) >= _SERVER_CPU * cores:
-        decoding = (step.decode_ms or 0.0) > _DECODE_SHARE * (step.compute_ms or math.inf)
-        return "decoder" if decoding else "cpu"
+    if (step.decode_ms or 0.0) > _DECODE_SHARE * (step.compute_ms or math.inf):
+        return "decoder"
     return "model" if (step.busy or 0.0) >= _BUSY else "unknown"
 
 
@@ -138,7 +132,7 @@ class Report:
 
     @property
     def bottleneck(self) -> str:
-        return find_bottleneck(self.found, self.circumstances["slo_p95_ms"], self.circumstances["cores"])
+        return find_bottleneck(self.found, self.circumstances["slo_p95_ms"])
 
     @property
     def recommendation(self) -> Recommendation | None:

@@ -1,4 +1,4 @@
-"""What a measurement ran on, who used the processors, and what Triton counted."""
+"""What a measurement ran on, and what Triton counted."""
 
 from __future__ import annotations
 
@@ -67,33 +67,6 @@ def family(pid: int) -> list[psutil.Process]:
         return [first, *first.children(recursive=True)]
     except psutil.Error:
         return []
-
-
-class Usage:
-    """Cores kept busy since it was made.
-
-    Args:
-        server: pid of the server, a child of this process; None when it is not ours.
-    """
-
-    def __init__(self, server: int | None) -> None:
-        self._server = [] if server is None else family(server)
-        self._ours = family(os.getpid())
-        self.cores()
-
-    def cores(self) -> tuple[float | None, float]:
-        """Of the server, and of everybody but it and us; psutil counts from the last call on."""
-        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-        used = {each.pid: _cores(each) for each in self._ours}
-        server = sum(used.get(each.pid, 0.0) for each in self._server)
-        return (server if self._server else None), max(busy - sum(used.values()), 0.0)
-
-
-def _cores(process: psutil.Process) -> float:
-    try:
-        return float(process.cpu_percent()) / 100
-    except psutil.Error:
-        return 0.0
 
 
 class ModelCounters(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 from loadtests.traffic.generator import Generators
 from loadtests.traffic.loops import percentile
 
-from .resources import DECODER, MODEL, Scrape, Usage, scrape
+from .resources import DECODER, MODEL, Scrape, scrape
 
 _SAMPLE_SECONDS = 0.2
 _LEAD_SECONDS = 0.3  # for the orders to arrive before the step begins
@@ -33,12 +33,11 @@ _LEAST_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What stays the same over all steps; `server` is its process id, where it is on this machine."""
+    """What stays the same over all steps."""
 
     slo_p95_ms: float
     step_seconds: float
     metrics_url: str | None
-    server: int | None
 
     @property
     def deadline_seconds(self) -> float:
@@ -68,9 +67,6 @@ class Step:
     """Whether 95 % of all requests were answered, and rightly, within the target."""
     late_p99_ms: float
     """How late the load generators were at the 99th percentile; part of the latencies."""
-    server_cores: float | None
-    other_cores: float
-    """Cores kept busy by neither the server nor the load; with a server elsewhere, by anything but the load."""
     gpu: float | None = None
     batch: float | None = None
     queue_ms: float | None = None
@@ -93,11 +89,10 @@ def run_step(generators: Generators, setup: Setup, offered: float, seed: int) ->
     end = measure_from + setup.step_seconds
     generators.begin(offered, begin, measure_from, end, seed)
     time.sleep(max(measure_from - time.monotonic(), 0))
-    usage, scrapes = Usage(setup.server), _scrape(setup)
+    scrapes = _scrape(setup)
     while time.monotonic() < end:
         time.sleep(_SAMPLE_SECONDS)
         scrapes += _scrape(setup)
-    server, others = usage.cores()
     samples = generators.collect(setup.settle_seconds + setup.step_seconds + setup.deadline_seconds + 30)
     latencies = sorted(latency for sample in samples for latency in sample.latencies_ms)
     late = [value for sample in samples for value in sample.late_ms]
@@ -114,8 +109,6 @@ def run_step(generators: Generators, setup: Setup, offered: float, seed: int) ->
         failures=dict(failures),
         met=sent > 0 and p95 <= setup.slo_p95_ms,
         late_p99_ms=percentile(late, len(late), 0.99) if late else 0.0,
-        server_cores=server,
-        other_cores=others,
         **_seen(scrapes, setup.step_seconds),
     )
 

@@ -43,7 +43,6 @@ def test_a_target_out_of_reach_is_reported_with_what_was_measured(repository: Pa
     assert heaviest["compute_ms"] > 0
     assert heaviest["queue_ms"] > 0
     assert heaviest["pending"] >= 0
-    assert 0 < heaviest["server_cores"] <= document["circumstances"]["cores"] + 0.5
     assert heaviest["p50_ms"] >= 1
 
 
