@@ -29,8 +29,7 @@ from loadtests.capacity.resources import command_line, cores, processor_name, sc
 from loadtests.capacity.search import Setup, Step, run_step, search
 from loadtests.traffic import options as types
 from loadtests.traffic.answers import SCORE_TOLERANCE, known_answers
-from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import answers_per_second
+from loadtests.traffic.loops import Generators, Load, answers_per_second
 
 _PROBE_CALLERS = 32
 _PROBE_SHARE = 0.25

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from loadtests.traffic.generator import Generators
-from loadtests.traffic.loops import percentile
+from loadtests.traffic.loops import Generators, percentile
 
 from .resources import DECODER, MODEL, Scrape, scrape
 

@@ -19,8 +19,7 @@ from loadtests.capacity.resources import family, weights
 from loadtests.studies import table
 from loadtests.studies.serving import read_configuration
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
-from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import Sample, answers_per_second, percentile
+from loadtests.traffic.loops import Generators, Load, Sample, answers_per_second, percentile
 from loadtests.traffic.pool import PixelPool
 
 CALLERS = 32

@@ -30,8 +30,7 @@ from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from loadtests.capacity.resources import family, scrape
-from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import answers_per_second
+from loadtests.traffic.loops import Generators, Load, answers_per_second
 
 PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 _QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Python

@@ -56,14 +56,9 @@ def wrong(
     """The cause when scores are not right, else None."""
     if frozenset(scores) != labels or abs(sum(scores.values()) - 1) > SCORE_TOLERANCE:
         return WRONG_INVALID
-    return WRONG_SCORES if known is not None and contradicts(scores, known, tolerance) else None
-
-
-def contradicts(scores: Mapping[str, float], known: Mapping[str, float], tolerance: float) -> bool:
-    """Whether scores have other labels than the known ones, or differ from them by more than the tolerance."""
-    if scores.keys() != known.keys():
-        return True
-    return any(abs(scores[label] - score) > tolerance for label, score in known.items())
+    if known and any(abs(scores.get(label, -1.0) - score) > tolerance for label, score in known.items()):
+        return WRONG_SCORES
+    return None
 
 
 def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
