@@ -7,9 +7,7 @@ what the server leaves of the processors, as if it ran on another machine.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from deepfake_client import DeepfakeClient
@@ -29,8 +27,8 @@ REFUSAL_MS = 100.0
 LATENESS_SECONDS = 1.0
 # On two cores some 640 images, 92 MiB, are refused between the two times compared: to keep every seventh shows.
 GROWTH_MIB = 12.0
-# The first moments fill the queue.
-_SETTLE_SHARE = 0.1
+_SETTLE_SHARE = 0.1  # the first moments fill the queue
+_FILLED_SHARE = 0.4
 
 
 def main() -> None:
@@ -64,22 +62,21 @@ def _overload(generators: Generators, server: int, seconds: float) -> table.Resu
     def resident_mib() -> float:
         return sum(process.memory_info().rss for process in processes) / 2**20
 
-    memory_before, memory = resident_mib(), []
-    begin = time.monotonic()
-    end = begin + seconds
     table.tell(f"capacity {capacity:.1f} images/s, offering {FACTOR * capacity:.1f} for {seconds:g} s")
+    begin, memory = time.monotonic(), {"before": resident_mib()}
+    end = begin + seconds
     generators.begin(FACTOR * capacity, begin, begin + seconds * _SETTLE_SHARE, end, arrivals="constant")
-    while time.monotonic() < end:
-        memory.append(resident_mib())
-        time.sleep(0.5)
+    time.sleep(seconds * _FILLED_SHARE)
+    memory["filled"] = resident_mib()
+    time.sleep(max(end - time.monotonic(), 0.0))
+    memory["last"] = resident_mib()
     (sample,) = generators.collect(3 * 60.0)
-    return outcome(capacity, sample, memory_before, memory)
+    return outcome(capacity, sample) | {f"memory_{when}_mib": found for when, found in memory.items()}
 
 
-def outcome(capacity: float, sample: Sample, memory_before: float, memory: Sequence[float]) -> table.Result:
-    """What an overload came to; milliseconds, seconds and MiB as named."""
+def outcome(capacity: float, sample: Sample) -> table.Result:
+    """What an overload came to; milliseconds and seconds as named."""
     full, waited = sample.failed_ms.pop(REJECTED_FULL, []), sample.failed_ms.pop(REJECTED_WAITED, [])
-    quarter = len(memory) // 4  # the queue fills in the first, and holds its images from then on
     goodput = answers_per_second(sample.answered_at)
     return {
         "capacity": capacity,
@@ -91,9 +88,6 @@ def outcome(capacity: float, sample: Sample, memory_before: float, memory: Seque
         "refused_waited": len(waited),
         "refused_waited_last_seconds": max(waited, default=0.0) / 1000,
         "other_errors": dict(sample.failures),
-        "memory_before_mib": memory_before,
-        "memory_filled_mib": statistics.median(memory[quarter : 2 * quarter]),
-        "memory_last_mib": statistics.median(memory[-quarter:]),
     }
 
 

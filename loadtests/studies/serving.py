@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -89,23 +89,17 @@ def saturating(repository: Path) -> int:
 
 
 @contextlib.contextmanager
-def serve(
-    repository: Path, callers: int, generators: int = 1, environment: Mapping[str, str] | None = None
-) -> Iterator[Measure]:
-    """A server on `repository` with callers in a closed loop, pixels over gRPC.
+def serve(repository: Path, callers: int, generators: int = 1) -> Iterator[Measure]:
+    """A server on `repository` with callers, from so many processes, in a closed loop of pixels over gRPC.
 
     A round has `images_per_second`; the mean `batch`, and a request's mean `queue_ms` and `compute_ms`; `busy`, the share
     of the time in which the backend computed, over 1 with several instances; and the server's `memory_mib`.
-
-    Args:
-        generators: client processes.
-        environment: of the server, over this process's own.
     """
-    with contextlib.ExitStack() as stack:
-        with mock.patch.dict(os.environ, environment or {}):
-            server = stack.enter_context(EmbeddedTriton(repository))
-        labels = frozenset(read_labels(repository))
-        processes = stack.enter_context(Generators(Load(server.grpc_url, labels), generators))
+    labels = frozenset(read_labels(repository))
+    with (
+        EmbeddedTriton(repository) as server,
+        Generators(Load(server.grpc_url, labels), generators) as processes,
+    ):
         yield lambda seconds: _round(server, processes, callers, seconds)
 
 

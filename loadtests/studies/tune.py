@@ -22,7 +22,6 @@ from loadtests.capacity.resources import cores
 from loadtests.studies import serving, table
 
 PRECISIONS = (None, Precision.FP32, Precision.BF16)  # None: what is fastest here, and so is shipped
-SPIN_A_WHILE = {"GOMP_SPINCOUNT": "300000"}  # what libgomp does where OMP_WAIT_POLICY is not set
 #: Figure → its column and digits.
 _COLUMNS = {
     "batch": ("mean batch", 1),
@@ -31,7 +30,7 @@ _COLUMNS = {
     "memory_mib": ("memory, MiB", 0),
 }
 
-#: Factor, setting, and what differs from what is shipped: `precision`, `environment`, or changes of the repository.
+#: Factor, setting, and what differs from what is shipped: the `precision`, or arguments of write_repository.
 Row = tuple[str, str, dict[str, Any]]
 
 
@@ -49,13 +48,12 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         rows = served_rows([*repositories], batch, delay_us, cores())
         for index, (factor, setting, differs) in enumerate(rows):
             table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
-            changes = {"precision": next(iter(repositories)), "environment": {}} | differs
-            source, environment = repositories[changes.pop("precision")], changes.pop("environment")
-            target = folder / str(index)
+            changes = {"precision": next(iter(repositories))} | differs
+            source, target = repositories[changes.pop("precision")], folder / str(index)
             write_repository(source, target, **changes)
             callers = serving.saturating(target) * (2 if "at_once" in changes else 1)
-            server = serving.serve(target, callers, environment=environment)
-            measures[factor, setting] = partial(stack.enter_context(server), options.seconds)
+            server = stack.enter_context(serving.serve(target, callers))
+            measures[factor, setting] = partial(server, options.seconds)
         found = table.in_turns(measures, options.rounds)
     return {
         "circumstances": table.circumstances("tune", options.model),
@@ -87,7 +85,6 @@ def served_rows(precisions: Sequence[Precision], batch: int, delay_us: int, core
         ("instances", "1", {"instances": 1}),
         ("instances", "2 at once", {"at_once": True}),
         ("instances", half_each, {"at_once": True, "threads": half}),
-        ("waiting threads", "spin for 3 ms, OpenMP's default", {"environment": SPIN_A_WHILE}),
         ("threads", str(less), {"threads": less}),
     ]
 

@@ -225,19 +225,19 @@ def sample(full: int = 1000, full_ms: float = 50.0, waited_ms: float = 30_500.0,
 @pytest.mark.parametrize(
     ("seen", "capacity", "memory", "reason"),
     [
-        (sample(), 8.4, [100.0] * 8, None),
-        (sample(), 9.4, [100.0] * 8, "the goodput is 85% of the capacity, under 90%"),
-        (sample(full=0), 8.4, [100.0] * 8, "the queue was never full"),
-        (sample(full_ms=120.0), 8.4, [100.0] * 8, "a full queue took 120 ms to say so"),
-        (sample(waited_ms=31_200.0), 8.4, [100.0] * 8, "a request waited for 31.2 s"),
-        (sample(), 8.4, [100.0] * 6 + [150.0] * 2, "memory grew by 50 MiB"),
-        (sample(deadline=[1.0]), 8.4, [100.0] * 8, "other errors: {'deadline': 1}"),
+        (sample(), 8.4, 100.0, None),
+        (sample(), 9.4, 100.0, "the goodput is 85% of the capacity, under 90%"),
+        (sample(full=0), 8.4, 100.0, "the queue was never full"),
+        (sample(full_ms=120.0), 8.4, 100.0, "a full queue took 120 ms to say so"),
+        (sample(waited_ms=31_200.0), 8.4, 100.0, "a request waited for 31.2 s"),
+        (sample(), 8.4, 150.0, "memory grew by 50 MiB"),
+        (sample(deadline=[1.0]), 8.4, 100.0, "other errors: {'deadline': 1}"),
     ],
 )
 def test_an_overload_that_was_not_borne_is_named(
-    seen: Sample, capacity: float, memory: list[float], reason: str | None
+    seen: Sample, capacity: float, memory: float, reason: str | None
 ) -> None:
-    found = {"grpc": overload.outcome(capacity, seen, 90.0, memory)}
+    found = {"grpc": overload.outcome(capacity, seen) | {"memory_filled_mib": 100.0, "memory_last_mib": memory}}
     assert overload.judge(found, 30.0) == ([] if reason is None else [f"grpc: {reason}"])
 
 
