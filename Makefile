@@ -56,7 +56,7 @@ loadtest: $(VENV)/.dev ## Locust's web page on port 8089, for the server at HOST
 capacity: $(VENV)/.dev ## images per second that a replica holds, what limits it, replicas to run (ARGS='--slo-p95-ms 1000 --traffic 200')
 	@$(BIN)/python -m loadtests.capacity $(ARGS)
 
-peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe, BentoML and Ray Serve, side by side: 30 minutes
+peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe and BentoML, side by side: half an hour at most
 	@$(BIN)/python -m loadtests.studies.peers --environment $(VENV)/peers $(ARGS)
 
 referee: $(VENV)/.dev $(VENV)/perf_analyzer/bin/perf_analyzer ## NVIDIA's perf_analyzer against Locust on the same server: do both measure the same?

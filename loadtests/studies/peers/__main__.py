@@ -1,4 +1,4 @@
-"""The embedded Triton beside other servers of the same checkpoint: FastAPI, LitServe, BentoML, Ray Serve.
+"""The embedded Triton beside other servers of the same checkpoint: FastAPI, LitServe, BentoML.
 
 `make peers` installs the peers into an environment of their own first. Each round starts every server,
 measures it with 1, 8 and 32 callers, and stops it. Some images have known scores, and a wrong answer is an error.

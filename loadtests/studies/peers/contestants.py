@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -34,17 +33,15 @@ Caller = Callable[[str], AbstractAsyncContextManager[Send]]
 
 
 @asynccontextmanager
-async def http(field: str | None, url: str) -> AsyncIterator[Send]:
-    """One POST to /classify for each image, as the body, or in this field of a form."""
+async def http(field: str, url: str) -> AsyncIterator[Send]:
+    """One POST to /classify for each image, in this field of a form."""
     connector = aiohttp.TCPConnector(limit=_MOST_CALLERS)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session:
 
         async def send(file: bytes) -> Mapping[str, float]:
-            data, headers = file, {"Content-Type": "image/jpeg"}
-            if field is not None:
-                data, headers = aiohttp.FormData(), {}
-                data.add_field(field, file, filename="image.jpg", content_type="image/jpeg")
-            async with session.post(f"{url}/classify", data=data, headers=headers) as answer:
+            form = aiohttp.FormData()
+            form.add_field(field, file, filename="image.jpg", content_type="image/jpeg")
+            async with session.post(f"{url}/classify", data=form) as answer:
                 answer.raise_for_status()
                 found = await answer.json()
             return found[0] if isinstance(found, list) else found
@@ -81,7 +78,6 @@ CONTESTANTS = {
     "fastapi": Contestant("FastAPI + transformers", partial(http, "image"), "fastapi_app.py"),
     "litserve": Contestant("LitServe", partial(http, "image"), "litserve_app.py"),
     "bentoml": Contestant("BentoML", partial(http, "images"), "bentoml_app.py"),
-    "ray": Contestant("Ray Serve", partial(http, None), "ray_app.py"),
 }
 
 
@@ -111,24 +107,17 @@ def serving(
     command = [str(python), contestant.program]
     if contestant.program == "bentoml_app.py":
         command[1:] = ["-m", "bentoml", "serve", "bentoml_app:Service", "--host", "127.0.0.1", "--port", str(port)]
-    what = {"PEER_CHECKPOINT": str(checkpoint), "PEER_PRECISION": precision, "PEER_PORT": str(port)}
-    # A short path: Ray makes sockets under it, whose names the kernel limits to 107 characters.
-    with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder:
-        environment = os.environ | what | _settings(python, folder)
+    with tempfile.TemporaryDirectory(prefix="deepfake-peers-", ignore_cleanup_errors=True) as folder:
+        environment = os.environ | {
+            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": "",
+            "PEER_CHECKPOINT": str(checkpoint),
+            "PEER_PRECISION": precision,
+            "PEER_PORT": str(port),
+            "PEER_THREADS": str(cores()),
+            "HF_HUB_OFFLINE": "1",
+            "BENTOML_DO_NOT_TRACK": "True",
+            "BENTOML_HOME": folder,
+        }
         with running(command, listening, _LISTENING_SECONDS, cwd=_SERVERS, env=environment) as process:
             yield f"http://127.0.0.1:{port}", process.pid
-
-
-def _settings(python: Path, folder: str) -> dict[str, str]:
-    """Of the peers, as environment variables; `folder` for what they write."""
-    return {
-        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "PYTHONPATH": "",
-        "PEER_THREADS": str(cores()),
-        "HF_HUB_OFFLINE": "1",
-        "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": f"{folder}/bentoml",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": folder,
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else it keeps one in the home folder
-    }
