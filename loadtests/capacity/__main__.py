@@ -3,10 +3,10 @@
     python -m loadtests.capacity --slo-p95-ms 1000 [--repository model_repository] [--traffic 200]
     python -m loadtests.capacity --slo-p95-ms 50 --url grpc://triton:8001 --metrics-url http://triton:8002/metrics
 
-Without `--url` it starts an embedded Triton of its own. It raises the offered load in steps until fewer than 95 % of all
-requests are answered, and rightly, within the target, looks closer at where that happens, repeats the load that holds,
-and writes report.html and report.json to `--output`. Exit code 0 when a load was found that holds, 1 when not
-or when an answer was wrong, 2 for wrong usage.
+Without `--url` it starts an embedded Triton of its own. It raises the offered load in steps until fewer than 95 % of
+all requests are answered, and rightly, within the target, looks closer at where that happens, repeats the load that
+holds, and writes report.html and report.json to `--output`. Exit code 0 when a load was found that holds, 1 when not or
+when an answer was wrong, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def main() -> None:
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options, those of the credentials together as `credentials`; wrong ones end the program with 2."""
-    parser = argparse.ArgumentParser(
-        prog="capacity", description="How many images per second one replica holds within a latency target."
-    )
+    parser = argparse.ArgumentParser(prog="capacity", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--url", help="one replica to measure, grpc://… or http://…; default: a server of its own")
     add("--repository", type=Path, default=Path("model_repository"), help="of its own server (default: %(default)s)")

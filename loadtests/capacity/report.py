@@ -46,7 +46,7 @@ def generator_bound(step: Step, slo_p95_ms: float) -> bool:
 
 
 def find_bottleneck(found: Found, slo_p95_ms: float) -> str:
-    """What kept the load from rising further: wrong answers, generator, none, latency, gpu, decoder, model or unknown."""
+    """What kept the load from rising: wrong answers, generator, none, latency, gpu, decoder, model or unknown."""
     step = found.limiting
     if any(cause.startswith("wrong") for each in found.steps for cause in each.failures):
         return "wrong answers"
@@ -153,9 +153,9 @@ class Report:
         if not runs:
             return ""
         above = f"{broken.offered:.3g} per second broke it" if broken else "no heavier load was broken"
-        p95 = [step.p95_ms for step in runs]
-        requests = sum(step.sent for step in runs)
-        return f"Runs at that load: {len(runs)}, {requests:,} requests, p95 {min(p95):,.0f} to {max(p95):,.0f} ms; {above}."
+        p95, requests = [step.p95_ms for step in runs], sum(step.sent for step in runs)
+        spread = f"p95 {min(p95):,.0f} to {max(p95):,.0f} ms"
+        return f"Runs at that load: {len(runs)}, {requests:,} requests, {spread}; {above}."
 
     def to_dict(self) -> dict[str, Any]:
         recommended = self.recommendation

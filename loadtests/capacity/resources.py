@@ -114,7 +114,7 @@ def scrape(url: str) -> Scrape:
         OSError: it does not answer, or is no Triton's; names the URL.
     """
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http, checked by the command
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - checked by the command
             text = response.read().decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise OSError(f"{url}: {getattr(error, 'reason', error)}") from None

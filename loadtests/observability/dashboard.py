@@ -30,9 +30,9 @@ from loadtests.observability.prometheus import (
     CPU_OBJECTIVES,
     Prometheus,
     PrometheusError,
-    Target,
     local_prometheus,
     read_groups,
+    target,
 )
 
 #: Name → callers who send one image after the other, beside the light load.
@@ -55,7 +55,7 @@ Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one 
 
 
 class Panel(NamedTuple):
-    """A panel with the title of the row it is in, Grafana's name of its unit, and legend and expression of each query."""
+    """A panel with the title of its row, Grafana's name of its unit, and legend and expression of each query."""
 
     row: str
     title: str
@@ -64,7 +64,7 @@ class Panel(NamedTuple):
 
 
 def read_panels(dashboard: Path, faster: int = FASTER) -> list[Panel]:
-    """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so many times faster."""
+    """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so much faster."""
     panels, row = [], ""
     for entry in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
         if entry["type"] == "row":
@@ -83,8 +83,7 @@ def fill_in(expression: str, faster: int) -> str:
 def table(prometheus: Prometheus, panels: Sequence[Panel], phases: Mapping[str, float]) -> str:
     """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase.
 
-    Args:
-        phases: name → end, in seconds since 1970.
+    The phases' ends are in seconds since 1970.
     """
     lines, row = [], ""
     for panel in panels:
@@ -125,7 +124,7 @@ def main() -> None:
         panels = [each for each in read_panels(options.observability / "dashboard.json") if "(needs" not in each.row]
         groups = read_groups(options.observability, CPU_OBJECTIVES, FASTER)
         with EmbeddedTriton(options.repository, drain_seconds=1) as server:
-            with local_prometheus([Target(server.metrics_url)], groups, faster=FASTER) as prometheus:
+            with local_prometheus([target(server.metrics_url)], groups, faster=FASTER) as prometheus:
                 phases = _load(server.grpc_url)
                 fired = "\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, end in phases.items())
                 values = table(prometheus, panels, phases)

@@ -6,8 +6,8 @@ For each fault: starts embedded Tritons with a light load and a Prometheus with 
 until all is quiet, breaks something, and prints which alerts fire and when. Exits with 1 when one that is expected does
 not fire, or any other does, before the fault or in the twenty minutes after it.
 
-Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold 32
-requests. Triton 2.51 has no histogram of latencies, so TritonLatencyBudgetBurnsFast cannot fire here; promtool tests it.
+Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold
+32 requests. Triton 2.51 has no histogram of latencies, so TritonLatencyBudgetBurnsFast cannot fire; promtool tests it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
 from loadtests.capacity.resources import MODEL, cores, processor_name
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import Prometheus, PrometheusError, Target, local_prometheus, read_groups
+from loadtests.observability.prometheus import Prometheus, PrometheusError, local_prometheus, read_groups, target
 
 # The usual 256 take longer to answer than the queue's timeout on a slow machine; these do not, unless it is very busy.
 QUEUE_REQUESTS, FLOOD_CALLERS = 32, 80
@@ -150,7 +150,7 @@ def _testbed(fault: Fault, repository: Path, rules: Path, faster: int) -> Iterat
         for server in servers:
             server.start()
             stack.callback(server.kill)
-        targets = [Target(server.metrics_url, f"triton-{number}") for number, server in enumerate(servers, 1)]
+        targets = [target(server.metrics_url, f"triton-{number}") for number, server in enumerate(servers, 1)]
         stack.enter_context(Callers(servers[0].grpc_url, callers=2))
         groups = read_groups(rules, {"deepfake:queue_limit:requests": QUEUE_REQUESTS}, faster)
         prometheus = stack.enter_context(local_prometheus(targets, groups, faster=faster))

@@ -20,8 +20,6 @@ class Callers:
     """Each sends an image that nobody sent before, waits for the answer, and pauses; as a context manager.
 
     Args:
-        url: of the server.
-        callers: how many.
         pause_seconds: of each, after an answer; after an error it is always half a second.
         mixed: send pixels, an image file and what is no image in turn, so that every panel sees something; else pixels.
     """

@@ -5,11 +5,11 @@ python -m loadtests.observability.observe [--load-seconds 120]
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from loadtests.observability.prometheus import (
     CPU_OBJECTIVES,
     Prometheus,
     PrometheusError,
-    Target,
     local_prometheus,
     read_groups,
     require_prometheus,
+    target,
 )
 
 
@@ -48,7 +48,7 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         require_prometheus()
         groups = read_groups(rules, {} if cuda_device_count() else CPU_OBJECTIVES)
         server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=10)
-        with contextlib.ExitStack() as running:
+        with ExitStack() as running:
             running.callback(server.stop)
             running.callback(_handle_signals, signal.SIG_IGN)  # a second one must not leave half of it running
             _handle_signals(signal.default_int_handler)
@@ -69,15 +69,13 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         fail(str(error))
 
 
-def _start(
-    server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, groups: list[dict[str, Any]]
-) -> Prometheus:
+def _start(server: EmbeddedTriton, running: ExitStack, repository: Path, groups: list[dict[str, Any]]) -> Prometheus:
     with StepProgress() as progress:
         say(prepare_weights(repository, progress)[1])
     with waiting("Starting Triton and loading the model"):
         server.start()
     with waiting("Starting Prometheus"):
-        return running.enter_context(local_prometheus([Target(server.metrics_url)], groups, scrape_interval="5s"))
+        return running.enter_context(local_prometheus([target(server.metrics_url)], groups, scrape_interval="5s"))
 
 
 def _handle_signals(handler: Any) -> None:

@@ -12,7 +12,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,16 +34,10 @@ class PrometheusError(Exception):
     """Prometheus cannot run or answer, or has no rules: one sentence with the thing, the reason and the way out."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is scraped, http://host:port/metrics, with the labels that the PodMonitor `triton` gives in a cluster."""
-
-    metrics_url: str
-    pod: str = "triton-local"
-
-    def configuration(self) -> dict[str, Any]:
-        labels = {"namespace": "deepfake", "pod": self.pod, "job": "deepfake-vs-real"}
-        return {"targets": [urllib.parse.urlsplit(self.metrics_url).netloc], "labels": labels}
+def target(metrics_url: str, pod: str = "triton-local") -> dict[str, Any]:
+    """A static_config: what is scraped, with the labels that the PodMonitor `triton` gives in a cluster."""
+    labels = {"namespace": "deepfake", "pod": pod, "job": "deepfake-vs-real"}
+    return {"targets": [urllib.parse.urlsplit(metrics_url).netloc], "labels": labels}
 
 
 def require_prometheus() -> str:
@@ -87,12 +80,16 @@ class Prometheus:
 
 @contextmanager
 def local_prometheus(
-    targets: Sequence[Target], groups: Sequence[Mapping[str, Any]], *, scrape_interval: str = "15s", faster: int = 1
+    targets: Sequence[Mapping[str, Any]],
+    groups: Sequence[Mapping[str, Any]],
+    *,
+    scrape_interval: str = "15s",
+    faster: int = 1,
 ) -> Iterator[Prometheus]:
     """A Prometheus that has tried every target once; it and its data end with the block.
 
     Args:
-        targets: what it scrapes.
+        targets: what it scrapes, as `target` has it.
         groups: of rules, as read_groups has them.
         faster: divides the scrape interval and the reach of an instant query, so that at 60 a minute is a second long.
 
@@ -104,9 +101,7 @@ def local_prometheus(
         "global": {"scrape_interval": interval, "scrape_timeout": interval},
         "rule_files": ["rules.yml"],
         # Labels that a target's own series carry win, as with the exporters' usual settings in a cluster.
-        "scrape_configs": [
-            {"job_name": "all", "honor_labels": True, "static_configs": [target.configuration() for target in targets]}
-        ],
+        "scrape_configs": [{"job_name": "all", "honor_labels": True, "static_configs": targets}],
     }
     with (
         reserved_ports("127.0.0.1", {"prometheus": 0}) as ports,

@@ -1,7 +1,7 @@
 """The served model beside the bare TorchScript model, and beside the model card's own code in fp32.
 
-In turns, in fp32 and in the precision that is fastest here. The bare model runs at its best batch size, the embedded
-Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time, all on the same device.
+In turns, in fp32 and in the precision that is fastest here, on the same device. The bare model runs at its best batch
+size, the embedded Triton at saturation over gRPC with distinct pixels, and the card's code with one image at a time.
 """
 
 from __future__ import annotations
@@ -15,18 +15,8 @@ from pathlib import Path
 
 import torch
 
-from loadtests.studies import table
-from loadtests.studies.serving import (
-    PRECISIONS,
-    bare_model,
-    best_batch,
-    card_code,
-    exported,
-    model_file,
-    repeated,
-    saturating,
-    serve,
-)
+from loadtests.studies import serving, table
+from loadtests.studies.serving import PRECISIONS
 from loadtests.traffic.answers import drawn
 
 SERVED_SHARE = {"cpu": 0.95, "cuda": 0.8}
@@ -44,12 +34,14 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path, name: str = "ceiling") -> table.Result:
     batches: dict[str, int] = {}
     measures: dict[str, Callable[[], Mapping[str, float]]] = {}
-    with exported(options, PRECISIONS, folder) as (checkpoint, repositories), contextlib.ExitStack() as stack:
-        measures["card"] = partial(_measure_card, card_code(checkpoint, options.device), options)
+    with serving.exported(options, PRECISIONS, folder) as (checkpoint, repositories), contextlib.ExitStack() as stack:
+        measures["card"] = partial(_measure_card, serving.card_code(checkpoint, options.device), options)
         for precision, repository in repositories.items():
-            bare = stack.enter_context(bare_model(model_file(repository), options.device))
-            served = stack.enter_context(serve(repository, saturating(repository), generators=options.generators))
-            batch = best_batch(bare, BATCHES[options.device], options.seconds / 4)
+            bare = stack.enter_context(serving.bare_model(serving.model_file(repository), options.device))
+            served = stack.enter_context(
+                serving.serve(repository, serving.saturating(repository), generators=options.generators)
+            )
+            batch = serving.best_batch(bare, BATCHES[options.device], options.seconds / 4)
             measures[f"{precision.value} bare"] = partial(bare, batch, options.seconds)
             measures[f"{precision.value} served"] = partial(served, options.seconds)
             batches[precision.value] = batch
@@ -70,7 +62,7 @@ def measure(options: argparse.Namespace, folder: Path, name: str = "ceiling") ->
 
 def _measure_card(probabilities: Callable[[bytes], list[float]], options: argparse.Namespace) -> dict[str, float]:
     files = itertools.cycle(drawn())
-    times, elapsed = repeated(lambda: probabilities(next(files)), options.seconds)
+    times, elapsed = serving.repeated(lambda: probabilities(next(files)), options.seconds)
     return {"images_per_second": times / elapsed}
 
 
@@ -87,7 +79,7 @@ def outcome(*sides: Sequence[Mapping[str, float]]) -> table.Result:
 
 
 def judge(precisions: dict[str, table.Result], best: str, device: str) -> list[str]:
-    """What was promised and not kept; the medians of the rounds count, and the best precision against the card's code."""
+    """What was promised and not kept: medians count, and against the card's code the best precision alone."""
     missed = [
         f"{name}: served {table.shown(found['served_to_bare'])} of the bare model, under {SERVED_SHARE[device]}"
         for name, found in precisions.items()

@@ -1,6 +1,6 @@
 """What one process pays for an image: this project's client beside bare tritonclient with the same tensor.
 
-From threads and from asyncio, in turns. CPU time is that of this process alone; images per second are also the server's.
+From threads and from asyncio, in turns. CPU time is that of this process alone; images/s are also the server's.
 """
 
 from __future__ import annotations

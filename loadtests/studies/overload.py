@@ -1,7 +1,7 @@
 """What a server does at four times its capacity: goodput, speed of its refusals, memory, and the request after.
 
-Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only gets
-what the server leaves of the processors, as if it ran on another machine.
+Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only
+gets what the server leaves of the processors, as if it ran on another machine.
 """
 
 from __future__ import annotations

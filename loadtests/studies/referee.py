@@ -1,7 +1,7 @@
 """NVIDIA's perf_analyzer against the project's Locust users: do both measure the same on the same server?
 
-In turns. Both are counted from the first request to the last answer. The server keeps no answers: perf_analyzer sends the
-same pixels in every request.
+In turns. Both are counted from the first request to the last answer. The server keeps no answers: perf_analyzer sends
+the same pixels in every request.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def run_perf_analyzer(binary: Path, folder: Path, url: str, callers: int, rate: 
         *("--request-count", str(requests), "--profile-export-file", str(record)),
     ]
     environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - `make referee` installed it
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - no shell
     return read_record(json.loads(record.read_text(encoding="utf-8")))
 
 

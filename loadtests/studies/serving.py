@@ -37,8 +37,6 @@ _QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Pyth
 
 #: Of a batch size and seconds, `images_per_second`.
 BareModel = Callable[[int, float], dict[str, float]]
-#: Loads a server for so many seconds; returns the figures of `serve`.
-Measure = Callable[[float], dict[str, float]]
 
 
 @contextlib.contextmanager
@@ -89,17 +87,14 @@ def saturating(repository: Path) -> int:
 
 
 @contextlib.contextmanager
-def serve(repository: Path, callers: int, generators: int = 1) -> Iterator[Measure]:
+def serve(repository: Path, callers: int, generators: int = 1) -> Iterator[Callable[[float], dict[str, float]]]:
     """A server on `repository` with callers, from so many processes, in a closed loop of pixels over gRPC.
 
-    A round has `images_per_second`; the mean `batch`, and a request's mean `queue_ms` and `compute_ms`; `busy`, the share
-    of the time in which the backend computed, over 1 with several instances; and the server's `memory_mib`.
+    A round of some seconds has `images_per_second`; the mean `batch`, and a request's mean `queue_ms` and `compute_ms`;
+    `busy`, the share of the time in which the backend computed; and the server's `memory_mib`.
     """
     labels = frozenset(read_labels(repository))
-    with (
-        EmbeddedTriton(repository) as server,
-        Generators(Load(server.grpc_url, labels), generators) as processes,
-    ):
+    with EmbeddedTriton(repository) as server, Generators(Load(server.grpc_url, labels), generators) as processes:
         yield lambda seconds: _round(server, processes, callers, seconds)
 
 

@@ -97,11 +97,8 @@ class Target:
 
     def close(self) -> None:
         if self._latest > _LATE_SECONDS:
-            _log.warning(
-                "requests left up to %.0f ms after they were due, which is in their latency: this process cannot keep up "
-                "with --rate; spread the users over more with --processes",
-                self._latest * 1000,
-            )
+            late = "requests left up to %.0f ms late, which is in their latency; spread the users with --processes"
+            _log.warning(late, self._latest * 1000)
         for client in self._clients:
             client.close()
 

@@ -115,7 +115,7 @@ async def closed_loop(prepare: Prepare, send: Send, callers: int, seconds: float
 
 
 async def open_loop(prepare: Prepare, send: Send, schedule: Schedule, measure_from: float, end: float) -> Sample:
-    """Requests that leave when they are due, until `end`; those due from `measure_from` on count. Times of time.monotonic()."""
+    """Requests that leave when they are due, until `end`; from `measure_from` on they count. By time.monotonic()."""
     sample = Sample()
 
     async def call(request: Any, due: float) -> None:

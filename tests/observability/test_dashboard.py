@@ -15,7 +15,7 @@ from deepfake_deploy.embedded import EmbeddedTriton
 
 from loadtests.observability.dashboard import NAMESPACE, fill_in, read_panels, table
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import CPU_OBJECTIVES, Prometheus, Target, local_prometheus, read_groups
+from loadtests.observability.prometheus import CPU_OBJECTIVES, Prometheus, local_prometheus, read_groups, target
 from tests.support.programs import require_program
 from tests.support.prometheus import evaluated_rules, exporting
 from tests.support.rules_files import OBSERVABILITY, SCRAPE_2_72, rules
@@ -63,7 +63,7 @@ def prometheus(observed: EmbeddedTriton) -> Iterator[Prometheus]:
         exporting(later_release()) as later,
         Callers(observed.grpc_url, pause_seconds=0, mixed=True),
     ):
-        targets = [Target(observed.metrics_url), Target(later, "triton-2.72")]
+        targets = [target(observed.metrics_url), target(later, "triton-2.72")]
         with local_prometheus(targets, groups, faster=FASTER) as prometheus:
             yield prometheus
 

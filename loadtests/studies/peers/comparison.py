@@ -41,8 +41,8 @@ def failed(rounds: Rounds) -> int:
 def judge(result: Result) -> list[str]:
     """Why the embedded Triton is not ahead of every peer, from 8 callers up and by the medians of the rounds.
 
-    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. Nothing is claimed over a
-    peer that failed or is missing, nor where none was measured.
+    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. Nothing is claimed over
+    a peer that failed or is missing, nor where none was measured.
     """
     missed = [f"{CONTESTANTS[key.split()[0]].name}, {key.split()[1]}: {why}" for key, why in result["absent"].items()]
     compared = False
@@ -81,8 +81,8 @@ def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure
 def page(result: Result) -> list[str]:
     blocks: list[str | list[str]] = [
         f"In the peers' environment: {', '.join(result['versions'])}.",
-        f"{result['rounds']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is to the embedded Triton "
-        "with image bytes, round by round.",
+        f"{result['rounds']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is to the embedded "
+        "Triton with image bytes, round by round.",
     ]
     header = ["server", "callers", "images/s", "ratio", "p50 ms", "p99 ms", "errors", "memory MiB"]
     for precision in result["precisions"]:
