@@ -1,5 +1,4 @@
-"""What follows from a search, in report.html and report.json: what the limit was, how many replicas to run, and when to
-add some."""
+"""What follows from a search: what the limit was and how many replicas to run, in report.html and report.json."""
 
 from __future__ import annotations
 
