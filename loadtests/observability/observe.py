@@ -88,8 +88,8 @@ def _print_addresses(server: EmbeddedTriton, prometheus: str) -> None:
     addresses = {
         "Triton's metrics": server.metrics_url,
         "Prometheus": prometheus,
-        "Alerts": f"{prometheus}/alerts",
-        "Rules": f"{prometheus}/rules",
+        "Alerts": f"{prometheus}/classic/alerts",  # the pages that Debian's package has
+        "Rules": f"{prometheus}/classic/rules",
         "Your own images": f"{command} classify PATH... --url {server.grpc_url}",
     }
     for name, address in addresses.items():

@@ -52,7 +52,9 @@ def test_it_shows_the_metrics_and_the_rules_and_leaves_nothing_behind(repository
             while not prometheus.query(answered) and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert prometheus.query(answered)
-            assert urllib.request.urlopen(printed["Alerts"]).status == 200
+            assert all(
+                urllib.request.urlopen(printed[page]).status == 200 for page in ("Prometheus", "Alerts", "Rules")
+            )
             children = psutil.Process(process.pid).children(recursive=True)
             assert {"tritonserver", "prometheus"} <= {child.name() for child in children}
             process.send_signal(signal.SIGTERM)
