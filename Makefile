@@ -41,10 +41,10 @@ lint: $(VENV)/.dev ## formatting, lints, types, and that imports run down
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-faults: $(VENV)/.dev ## break a real server seven ways, and see which alerts fire (needs Debian's prometheus)
+faults: $(VENV)/.dev ## break a real server five ways, and see which alerts fire (needs Debian's prometheus)
 	@$(BIN)/python -m loadtests.observability.faults $(ARGS)
 
-dashboard: $(VENV)/.dev ## what the dashboard shows under a light, a full and too much load, as a table and a picture (needs Debian's prometheus)
+dashboard: $(VENV)/.dev ## what the dashboard shows under a light, a full and too much load, as a table (needs Debian's prometheus)
 	@$(BIN)/python -m loadtests.observability.dashboard $(ARGS)
 
 overload: $(VENV)/.dev ## what the server does at four times its capacity, for a minute over each protocol
@@ -56,19 +56,19 @@ loadtest: $(VENV)/.dev ## Locust's web page on port 8089, for the server at HOST
 capacity: $(VENV)/.dev ## images per second that a replica holds, what limits it, replicas to run (ARGS='--slo-p95-ms 1000 --traffic 200')
 	@$(BIN)/python -m loadtests.capacity $(ARGS)
 
-peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe, BentoML, Ray Serve and the card's app, side by side: 30 minutes
+peers: $(VENV)/.dev $(VENV)/peers/.installed ## the same checkpoint on Triton, FastAPI, LitServe and BentoML, side by side: half an hour at most
 	@$(BIN)/python -m loadtests.studies.peers --environment $(VENV)/peers $(ARGS)
 
 referee: $(VENV)/.dev $(VENV)/perf_analyzer/bin/perf_analyzer ## NVIDIA's perf_analyzer against Locust on the same server: do both measure the same?
 	@$(BIN)/python -m loadtests.studies.referee --perf-analyzer $(VENV)/perf_analyzer/bin/perf_analyzer $(ARGS)
 
-tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads, precision and attention are worth here (10 minutes)
+tune: $(VENV)/.dev ## what batch size, queue delay, instances, threads and precision are worth here (10 minutes)
 	@$(BIN)/python -m loadtests.studies.tune $(ARGS)
 
 ceiling: $(VENV)/.dev ## the served model beside the bare one and the model card's own code, in turns
 	@$(BIN)/python -m loadtests.studies.ceiling $(ARGS)
 
-gpu: $(VENV)/.dev ## how much of a GPU the model uses, bare and served over gRPC (not run yet: no GPU was at hand)
+gpu: $(VENV)/.dev ## the model on a GPU, bare and served over gRPC (not run yet: no GPU was at hand)
 	@$(BIN)/python -m loadtests.studies.gpu $(ARGS)
 
 cost: $(VENV)/.dev ## the client's processor time beside bare tritonclient, at a server that runs (`make serve`)

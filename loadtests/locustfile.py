@@ -15,11 +15,10 @@ from gevent.pool import Group
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtests.traffic.lifecycle import register
+from loadtests.traffic.lifecycle import Target, register
 from loadtests.traffic.loops import Schedule
 from loadtests.traffic.options import GRPC_SCHEMES, HTTP_SCHEMES
 from loadtests.traffic.pool import Item
-from loadtests.traffic.target import Target
 
 register(events)
 
@@ -39,7 +38,6 @@ class ClassifyingUser(User):
         self._schedule = Schedule(options.rate, options.arrivals, time.perf_counter()) if options.rate else None
 
     def wait_time(self) -> float:
-        """Seconds until the next request is due."""
         return max(self._schedule.due - time.perf_counter(), 0.0) if self._schedule else 0.0
 
     @task
@@ -71,14 +69,10 @@ class ClassifyingUser(User):
 
 
 class GrpcUser(ClassifyingUser):
-    """A caller over gRPC."""
-
     protocol = "gRPC"
     schemes = GRPC_SCHEMES
 
 
 class HttpUser(ClassifyingUser):
-    """A caller over HTTP."""
-
     protocol = "HTTP"
     schemes = HTTP_SCHEMES

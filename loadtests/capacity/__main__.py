@@ -3,10 +3,10 @@
     python -m loadtests.capacity --slo-p95-ms 1000 [--repository model_repository] [--traffic 200]
     python -m loadtests.capacity --slo-p95-ms 50 --url grpc://triton:8001 --metrics-url http://triton:8002/metrics
 
-Without `--url` it starts an embedded Triton of its own. It raises the offered load in steps until fewer than 95 % of all
-requests are answered, and rightly, within the target, looks closer at where that happens, repeats the load that holds,
-and writes report.html, report.json and report.png to `--output`. Exit code 0 when a load was found that holds, 1 when not
-or when an answer was wrong, 2 for wrong usage.
+Without `--url` it starts an embedded Triton of its own. It raises the offered load in steps until fewer than 95 % of
+all requests are answered, and rightly, within the target, looks closer at where that happens, repeats the load that
+holds, and writes report.html and report.json to `--output`. Exit code 0 when a load was found that holds, 1 when not or
+when an answer was wrong, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -15,39 +15,32 @@ import argparse
 import contextlib
 import datetime
 import itertools
-import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from deepfake_cli.options import CredentialFiles
 from deepfake_client import DeepfakeClient, DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
-from loadtests.capacity.conclusions import find_bottleneck, recommend
 from loadtests.capacity.report import Report, write
-from loadtests.capacity.resources import cores, processor_name, server_pid, weights
-from loadtests.capacity.search import search
-from loadtests.capacity.step import Setup, Step, run_step
-from loadtests.capacity.triton_metrics import scrape
+from loadtests.capacity.resources import command_line, cores, processor_name, scrape, weights
+from loadtests.capacity.search import Setup, Step, run_step, search
 from loadtests.traffic import options as types
 from loadtests.traffic.answers import SCORE_TOLERANCE, known_answers
-from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import answers_per_second
+from loadtests.traffic.loops import Generators, Load, answers_per_second
 
 _PROBE_CALLERS = 32
 _PROBE_SHARE = 0.25
-_METRICS_PORT = 8002
 _OPTIONS_TOLD = ("generators", "slo_p95_ms", "step_seconds", "repeats", "headroom", "traffic")
 
 
 def main() -> None:
     options = parsed()
     try:
-        with _server(options) as (url, metrics_url, pid):
-            setup = Setup(options.slo_p95_ms, options.step_seconds, metrics_url, pid)
+        with _server(options) as (url, metrics_url):
+            setup = Setup(options.slo_p95_ms, options.step_seconds, metrics_url)
             arguments = types.client_options(options.payload, setup.deadline_seconds, options.credentials)
             with DeepfakeClient(url, **arguments) as client:
                 report = _measure(url, setup, client, options)
@@ -64,13 +57,11 @@ def main() -> None:
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options, those of the credentials together as `credentials`; wrong ones end the program with 2."""
-    parser = argparse.ArgumentParser(
-        prog="capacity", description="How many images per second one replica holds within a latency target."
-    )
+    parser = argparse.ArgumentParser(prog="capacity", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--url", help="one replica to measure, grpc://… or http://…; default: a server of its own")
     add("--repository", type=Path, default=Path("model_repository"), help="of its own server (default: %(default)s)")
-    add("--metrics-url", help="Triton's metrics; default: port 8002 of the server, where it answers")
+    add("--metrics-url", help="Triton's metrics of that replica, http://…:8002/metrics")
     add("--tls-ca", type=Path, help="authority to trust, PEM; default: the system's")
     add("--tls-cert", type=Path, help="certificate to show the server, for mutual TLS, PEM")
     add("--tls-key", type=Path, help="its key, PEM, not encrypted")
@@ -104,23 +95,16 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None, int | None]]:
-    """URL, metrics' URL and, on this machine, process id of the server: one of its own, or the one that is named."""
-    if not options.url:
-        _tell("Starting an embedded Triton")
-        with EmbeddedTriton(options.repository) as triton:
-            yield triton.grpc_url, triton.metrics_url, triton.pid
-        return
-    with DeepfakeClient(options.url) as client:  # for its reading of URLs; nothing is sent
-        host, _, port = urlsplit(client.endpoints[0]).netloc.rpartition(":")
-    metrics_url = options.metrics_url or f"http://{host}:{_METRICS_PORT}/metrics"
-    try:
-        scrape(metrics_url)
-    except OSError:
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    """URL and metrics' URL of the server: one of its own, or the one that is named."""
+    if options.url:
         if options.metrics_url:
-            raise
-        metrics_url = None
-    yield options.url, metrics_url, server_pid(host, int(port))
+            scrape(options.metrics_url)  # what is wrong with it is said before the search
+        yield options.url, options.metrics_url
+        return
+    _tell("Starting an embedded Triton")
+    with EmbeddedTriton(options.repository) as triton:
+        yield triton.grpc_url, triton.metrics_url
 
 
 def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> Report:
@@ -137,10 +121,17 @@ def _measure(url: str, setup: Setup, client: DeepfakeClient, options: argparse.N
     )
     with Generators(load, options.generators) as generators:
         estimate = _estimate(generators, options)
-        found = search(_telling(generators, setup), estimate, options.repeats)
-    around = _circumstances(url, setup, client, options) | {"estimate": estimate}
-    bottleneck = find_bottleneck(found, options.slo_p95_ms, cores())
-    return Report(around, found, bottleneck, recommend(found, options.headroom, options.traffic))
+
+        def offer(rate: float) -> Step:
+            step = run_step(generators, setup, rate, seed=next(numbers))
+            failed = f", {sum(step.failures.values())} failed" if step.failures else ""
+            found = f"answered {step.answered:.3g}/s, p95 {step.p95_ms:,.0f} ms{failed}"
+            _tell(f"Offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
+            return step
+
+        numbers = itertools.count(1)
+        found = search(offer, estimate, options.repeats)
+    return Report(_circumstances(url, setup, client, options) | {"estimate": estimate}, found)
 
 
 def _estimate(generators: Generators, options: argparse.Namespace) -> float:
@@ -155,29 +146,14 @@ def _estimate(generators: Generators, options: argparse.Namespace) -> float:
     return rate
 
 
-def _telling(generators: Generators, setup: Setup) -> Callable[[float], Step]:
-    """Runs steps, each with a seed of its own, and tells of each."""
-    numbers = itertools.count(1)
-
-    def offer(rate: float) -> Step:
-        number = next(numbers)
-        step = run_step(generators, setup, rate, number)
-        failed = f", {sum(step.failures.values())} failed" if step.failures else ""
-        found = f"answered {step.answered:.3g}/s, p95 {step.p95_ms:,.0f} ms{failed}"
-        _tell(f"{number:2d}. offered {rate:.3g}/s: {found} - {'held' if step.met else 'broken'}")
-        return step
-
-    return offer
-
-
 def _circumstances(url: str, setup: Setup, client: DeepfakeClient, options: argparse.Namespace) -> dict[str, Any]:
     """Where, when and how it was measured, for the report."""
     info, side, provenance = client.model_info(), options.image_side, client.provenance()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", "loadtests.capacity", *sys.argv[1:]]),
+        "command": command_line("loadtests.capacity"),
         "url": url,
-        "server_is_here": setup.server is not None,
+        "server_is_here": not options.url,
         "payload": f"JPEG files of {side} × {side}" if options.payload == "image" else "pixels, 150,528 bytes",
         "processor": processor_name(),
         "cores": cores(),

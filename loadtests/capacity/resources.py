@@ -1,20 +1,47 @@
-"""What a measurement ran on, and who used the processors: the server, the load generators, and others."""
+"""What a measurement ran on, and what Triton counted."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
-from collections.abc import Sequence
+import shlex
+import urllib.request
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from deepfake_client import DeepfakeClient
+
+MODEL, DECODER = "deepfake_vs_real", "image_decoder"
+
+_TIMEOUT_SECONDS = 5.0
+_LINE = re.compile(r"^(nv_\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_MODEL_LABEL = re.compile(r'(?:^|,)model="([^"]*)"')
+#: In the order of the fields of ModelCounters.
+_COUNTERS = (
+    "nv_inference_request_success",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_queue_duration_us",
+    "nv_inference_compute_infer_duration_us",
+)
 
 
 def cores() -> int:
     """Processors that a process here may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+
+
+def command_line(module: str) -> str:
+    """How this program was called, without the paths of this machine, which say nothing about the result."""
+    paths = argparse.ArgumentParser(add_help=False)
+    paths.add_argument("--output")
+    paths.add_argument("--repository")
+    return shlex.join(["python", "-m", module, *paths.parse_known_args()[1]])
 
 
 def processor_name() -> str:
@@ -27,24 +54,10 @@ def processor_name() -> str:
 
 
 def weights(client: DeepfakeClient) -> str:
-    """What the server computes with, in a few words."""
     provenance = client.provenance()
     if provenance is None:
         return "weights unknown"
     return f"{'stand-in weights' if provenance.stand_in else provenance.model_id}, {provenance.precision}"
-
-
-def server_pid(host: str, port: int) -> int | None:
-    """The process on this machine that listens on the port; None when it is elsewhere, or hidden from this user."""
-    ours = {address.address for each in psutil.net_if_addrs().values() for address in each}
-    if host.strip("[]") not in {"localhost", *ours}:
-        return None
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    listening = (each for each in connections if each.status == psutil.CONN_LISTEN and each.pid)
-    return next((each.pid for each in listening if each.laddr.port == port), None)
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -56,30 +69,65 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-class Usage:
-    """Cores kept busy since it was made.
+class ModelCounters(NamedTuple):
+    """Counters of a model at one moment, or their growth over a load; summed over versions and instances."""
 
-    Args:
-        server: pid of the server; its child processes count with it. None when it is not on this machine.
-        generators: pids of the load generators.
+    requests: float = 0.0
+    images: float = 0.0
+    executions: float = 0.0
+    queue_us: float = 0.0
+    compute_us: float = 0.0
+
+    def since(self, before: ModelCounters) -> ModelCounters:
+        return ModelCounters(*(now - then for now, then in zip(self, before, strict=True)))
+
+    @property
+    def batch(self) -> float | None:
+        return self.images / self.executions if self.executions else None
+
+    @property
+    def queue_ms(self) -> float | None:
+        return self.queue_us / self.requests / 1000 if self.requests else None
+
+    @property
+    def compute_ms(self) -> float | None:
+        """Mean time that a request spent in the model, which is that of the whole batch it was in."""
+        return self.compute_us / self.requests / 1000 if self.requests else None
+
+    def busy(self, seconds: float) -> float | None:
+        """Share of `seconds` in which the model computed; over 1 with instances that compute at once."""
+        return None if self.compute_ms is None else self.executions * self.compute_ms / 1000 / seconds
+
+
+class Scrape(NamedTuple):
+    models: Mapping[str, ModelCounters]
+    pending: float
+    """Requests waiting for the classifier or the decoder, as the autoscaler's fuse counts them."""
+    gpu: float | None
+    """Mean utilisation of the GPUs, 0 to 1; None when the server reports none."""
+
+
+def scrape(url: str) -> Scrape:
+    """Reads the endpoint.
+
+    Raises:
+        OSError: it does not answer, or is no Triton's; names the URL.
     """
-
-    def __init__(self, server: int | None, generators: Sequence[int]) -> None:
-        self._server = [] if server is None else family(server)
-        self._ours = [psutil.Process(pid) for pid in (os.getpid(), *generators)]
-        self.cores()
-
-    def cores(self) -> tuple[float | None, float, list[float]]:
-        """Of the server, of everybody but it and us, and of each load generator; psutil counts from the last call on."""
-        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-        server = sum(_cores(each) for each in self._server)
-        own, *generators = (_cores(each) for each in self._ours)
-        others = max(busy - server - own - sum(generators), 0.0)
-        return (server if self._server else None), others, generators
-
-
-def _cores(process: psutil.Process) -> float:
     try:
-        return float(process.cpu_percent()) / 100
-    except psutil.Error:
-        return 0.0
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - checked by the command
+            text = response.read().decode("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        raise OSError(f"{url}: {getattr(error, 'reason', error)}") from None
+    found = _LINE.findall(text)
+    if not found:
+        raise OSError(f"{url}: no metrics of a Triton there")
+    values: dict[tuple[str, str], float] = defaultdict(float)
+    for name, labels, value in found:
+        if model := _MODEL_LABEL.search(labels):
+            values[name, model[1]] += float(value)
+    gpus = [float(value) for name, _, value in found if name == "nv_gpu_utilization"]
+    return Scrape(
+        models={model: ModelCounters(*(values[name, model] for name in _COUNTERS)) for model in (MODEL, DECODER)},
+        pending=sum(values["nv_inference_pending_request_count", model] for model in (MODEL, DECODER)),
+        gpu=sum(gpus) / len(gpus) if gpus else None,
+    )

@@ -1,10 +1,10 @@
-"""What the dashboard shows under load, as a table and a picture.
+"""What the dashboard shows under load, as a table.
 
     python -m loadtests.observability.dashboard [--repository model_repository] [--output loadtests/results/dashboard]
 
 Starts an embedded Triton and a Prometheus with the rules of deploy/observability, puts a light load on the server, then
 as much as it does, then more than its queue holds, and evaluates every panel's expressions at the end of each. Grafana
-itself is not run. Panels that need a GPU or a cluster get made-up series and are marked so.
+itself is not run. Panels that need a GPU or a cluster are left out.
 
 Prometheus runs six times as fast as in a cluster, so that a phase of a minute is six there; rates are per real second.
 """
@@ -18,19 +18,22 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
-from matplotlib.figure import Figure
 
 from loadtests.capacity.resources import cores, processor_name, weights
-from loadtests.observability.exporters import MADE_UP_SERIES, exporting
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import Prometheus, Target, local_prometheus
-from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError
+from loadtests.observability.prometheus import (
+    CPU_OBJECTIVES,
+    Prometheus,
+    PrometheusError,
+    local_prometheus,
+    read_groups,
+    target,
+)
 
 #: Name → callers who send one image after the other, beside the light load.
 PHASES = {"light": 0, "at capacity": 8, "overload": 400}
@@ -38,13 +41,12 @@ PHASE_SECONDS, FASTER = 60.0, 6
 NAMESPACE = "deepfake"
 #: Grafana's unit → factor and the unit that is written.
 _UNITS = {"percentunit": (100, "%"), "s": (1000, " ms"), "reqps": (1, "/s"), "cps": (1, "/s"), "short": (1, "")}
-_COLUMNS = 3
 _HEAD = """\
 # The dashboard under load
 
 By `make dashboard`; Triton, Prometheus and the load on the same machine: {machine}.
 Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one caller who pauses; 8 more who do not;
-400 more. `panels.png` has the same over time. – stands for no value: Triton 2.51 has no histogram of latencies.
+400 more. – stands for no value: Triton 2.51 has no histogram of latencies.
 
 | load | alerts that fire at its end |
 |---|---|
@@ -53,25 +55,16 @@ Prometheus ran six times as fast as in a cluster. Each load lasts a minute: one 
 
 
 class Panel(NamedTuple):
-    """A panel with the title of the row it is in, Grafana's name of its unit, and legend and expression of each query."""
+    """A panel with the title of its row, Grafana's name of its unit, and legend and expression of each query."""
 
     row: str
     title: str
     unit: str
     queries: list[tuple[str, str]]
 
-    @property
-    def made_up(self) -> bool:
-        """Whether its series come from exporters.MADE_UP_SERIES."""
-        return "(needs" in self.row
 
-
-#: Name → begin and end in seconds since 1970.
-Phases = dict[str, tuple[float, float]]
-
-
-def read_panels(dashboard: Path, faster: int) -> list[Panel]:
-    """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so many times faster."""
+def read_panels(dashboard: Path, faster: int = FASTER) -> list[Panel]:
+    """All panels from top to bottom, with Grafana's variables filled in for a Prometheus that is so much faster."""
     panels, row = [], ""
     for entry in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
         if entry["type"] == "row":
@@ -87,18 +80,21 @@ def fill_in(expression: str, faster: int) -> str:
     return expression.replace("$namespace", NAMESPACE).replace("$__rate_interval", f"{max(60 // faster, 2)}s")
 
 
-def table(prometheus: Prometheus, panels: Sequence[Panel], phases: Phases) -> str:
-    """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase."""
+def table(prometheus: Prometheus, panels: Sequence[Panel], phases: Mapping[str, float]) -> str:
+    """Markdown: a section for each row of the dashboard, a line for each series, its value at the end of each phase.
+
+    The phases' ends are in seconds since 1970.
+    """
     lines, row = [], ""
     for panel in panels:
         if panel.row != row:
             row = panel.row
-            lines += ["", f"## {row}{' — made-up figures, to show the panels' if panel.made_up else ''}", ""]
+            lines += ["", f"## {row}", ""]
             lines += [f"| panel | series | {' | '.join(phases)} |", "|---|---|" + "---:|" * len(phases)]
         for legend, expression in panel.queries:
             values = [
                 {_name(legend, labels): value for labels, value in prometheus.query(expression, end)}
-                for _, end in phases.values()
+                for end in phases.values()
             ]
             for name in sorted({name for at_end in values for name in at_end}) or [legend]:
                 shown = " | ".join(_formatted(at_end.get(name, math.nan), panel.unit) for at_end in values)
@@ -117,67 +113,38 @@ def _formatted(value: float, unit: str) -> str:
     return f"{round(value * factor, 2):g}{suffix}"
 
 
-def draw(prometheus: Prometheus, panels: Sequence[Panel], phases: Phases, path: Path) -> None:
-    """Write a PNG of every panel whose series are Triton's own."""
-    shown = [panel for panel in panels if not panel.made_up]
-    (begin, _), *_, (_, end) = phases.values()
-    rows = math.ceil(len(shown) / _COLUMNS)
-    figure = Figure(figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
-    for place, panel in enumerate(shown, 1):
-        axis = figure.add_subplot(rows, _COLUMNS, place)
-        factor, unit = _UNITS[panel.unit]
-        for legend, expression in panel.queries:
-            for labels, samples in prometheus.query_range(expression, begin, end, 1.0):
-                moments, values = [at - begin for at, _ in samples], [value * factor for _, value in samples]
-                axis.plot(moments, values, label=_name(legend, labels), linewidth=1.3)
-        for number, (name, (start, stop)) in enumerate(phases.items()):
-            axis.axvspan(start - begin, stop - begin, color="0.5", alpha=0.06 + 0.08 * number, linewidth=0)
-            axis.text(start - begin, 1.02, name, transform=axis.get_xaxis_transform(), fontsize=7)
-        axis.set_title(f"{panel.title} ({unit.strip()})".replace(" ()", ""), fontsize=10, pad=14)
-        axis.set_ylim(bottom=0)
-        if len(axis.lines) > 1:
-            axis.legend(fontsize=6, loc="upper left", framealpha=0.6)
-    figure.savefig(path, dpi=70)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--observability", type=Path, default=Path("deploy/observability"))
     parser.add_argument("--output", type=Path, default=Path("loadtests/results/dashboard"), metavar="FOLDER")
     options = parser.parse_args()
-    panels = read_panels(options.observability / "dashboard.json", FASTER)
-    options.output.mkdir(parents=True, exist_ok=True)
-    server = EmbeddedTriton(options.repository, drain_seconds=1)
     try:
-        with ExitStack() as stack:
-            server.start()
-            stack.callback(server.kill)
-            exporter = stack.enter_context(exporting(lambda: MADE_UP_SERIES))
-            targets = [Target(server.metrics_url), Target(exporter, "exporters", job="exporters")]
-            prometheus = stack.enter_context(
-                local_prometheus(targets, options.observability, objectives=CPU_OBJECTIVES, faster=FASTER)
-            )
-            phases = _load(server.grpc_url)
-            draw(prometheus, panels, phases, options.output / "panels.png")
+        # What needs a GPU or a cluster has nothing to show here.
+        panels = [each for each in read_panels(options.observability / "dashboard.json") if "(needs" not in each.row]
+        groups = read_groups(options.observability, CPU_OBJECTIVES, FASTER)
+        with EmbeddedTriton(options.repository, drain_seconds=1) as server:
+            with local_prometheus([target(server.metrics_url)], groups, faster=FASTER) as prometheus:
+                phases = _load(server.grpc_url)
+                fired = "\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, end in phases.items())
+                values = table(prometheus, panels, phases)
             with DeepfakeClient(server.grpc_url) as client:
                 machine = f"{processor_name()}, {cores()} cores, {weights(client)}"
-            fired = "\n".join(f"| {phase} | {_fired(prometheus, end)} |" for phase, (_, end) in phases.items())
-            report = _HEAD.format(machine=machine, fired=fired) + table(prometheus, panels, phases)
     except (EmbeddedTritonError, PrometheusError) as error:
         sys.exit(f"dashboard: {error}")
+    report = _HEAD.format(machine=machine, fired=fired) + values
+    options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "values.md").write_text(report, encoding="utf-8")
     print(report, end="")
 
 
-def _load(url: str) -> Phases:
-    phases: Phases = {}
+def _load(url: str) -> dict[str, float]:
+    phases = {}
     with Callers(url, mixed=True):
         for phase, callers in PHASES.items():
             with Callers(url, callers, pause_seconds=0):
-                began = time.time()
                 time.sleep(PHASE_SECONDS)
-                phases[phase] = (began, time.time())
+                phases[phase] = time.time()
     return phases
 
 

@@ -6,8 +6,8 @@ For each fault: starts embedded Tritons with a light load and a Prometheus with 
 until all is quiet, breaks something, and prints which alerts fire and when. Exits with 1 when one that is expected does
 not fire, or any other does, before the fault or in the twenty minutes after it.
 
-Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold 32
-requests. Triton 2.51 has no histogram of latencies, so TritonLatencyBudgetBurnsFast cannot fire here; promtool tests it.
+Prometheus runs `--faster` times as fast as in a cluster: at 20 a minute of the rules is three seconds long. Queues hold
+32 requests. Triton 2.51 has no histogram of latencies, so TritonLatencyBudgetBurnsFast cannot fire; promtool tests it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,9 @@ from pathlib import Path
 import psutil
 from deepfake_deploy.embedded import EmbeddedTriton, EmbeddedTritonError
 
-from loadtests.capacity.resources import cores, processor_name
-from loadtests.capacity.triton_metrics import MODEL
-from loadtests.observability.exporters import exporting, readiness_series
+from loadtests.capacity.resources import MODEL, cores, processor_name
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import Prometheus, Target, local_prometheus
-from loadtests.observability.rules import PrometheusError
+from loadtests.observability.prometheus import Prometheus, PrometheusError, local_prometheus, read_groups, target
 
 # The usual 256 take longer to answer than the queue's timeout on a slow machine; these do not, unless it is very busy.
 QUEUE_REQUESTS, FLOOD_CALLERS = 32, 80
@@ -76,8 +73,6 @@ class Fault:
     inject: Callable[[Testbed], None]
     replicas: int = 1
     """Servers; the callers know the first."""
-    polling: bool = False
-    """The servers look for new versions, and Prometheus sees their readiness as a kubelet does."""
 
 
 def _kill_worker(testbed: Testbed) -> None:
@@ -97,12 +92,6 @@ def _restart_with_broken_model(testbed: Testbed) -> None:
     (testbed.repositories[-1] / MODEL / "1" / "model.pt").write_bytes(b"no TorchScript")
     with suppress(EmbeddedTritonError):
         testbed.servers[-1].start()
-
-
-def _add_broken_version(testbed: Testbed) -> None:
-    version = testbed.repositories[-1] / MODEL / "2"
-    version.mkdir()
-    (version / "model.pt").write_bytes(b"no TorchScript")
 
 
 FAULTS = {
@@ -126,15 +115,6 @@ FAULTS = {
         ("TritonReplicaNotScraped",),
         _restart_with_broken_model,
         replicas=2,
-    ),
-    "broken-version": Fault(
-        "the only server polls and finds a new version that does not load",
-        ("TritonNoReadyReplica",),
-        _add_broken_version,
-        polling=True,
-    ),
-    "broken-version-on-one": Fault(
-        "the same with one of two servers", ("TritonReplicaNotReady",), _add_broken_version, replicas=2, polling=True
     ),
 }
 
@@ -166,20 +146,14 @@ def _testbed(fault: Fault, repository: Path, rules: Path, faster: int) -> Iterat
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deepfake-faults-")))
         repositories = [_copy(repository, folder / str(number)) for number in range(fault.replicas)]
-        poll_seconds = 5 if fault.polling else 0
-        servers = [EmbeddedTriton(copy, poll_seconds=poll_seconds, log=io.StringIO()) for copy in repositories]
+        servers = [EmbeddedTriton(copy, log=io.StringIO()) for copy in repositories]
         for server in servers:
             server.start()
             stack.callback(server.kill)
-        pods = {f"triton-{number}": server for number, server in enumerate(servers, 1)}
-        targets = [Target(server.metrics_url, pod) for pod, server in pods.items()]
-        if fault.polling:
-            urls = {pod: server.http_url for pod, server in pods.items()}
-            exporter = stack.enter_context(exporting(lambda: readiness_series(urls)))
-            targets.append(Target(exporter, "kube-state-metrics", job="kube-state-metrics"))
+        targets = [target(server.metrics_url, f"triton-{number}") for number, server in enumerate(servers, 1)]
         stack.enter_context(Callers(servers[0].grpc_url, callers=2))
-        objectives = {"deepfake:queue_limit:requests": QUEUE_REQUESTS}
-        prometheus = stack.enter_context(local_prometheus(targets, rules, objectives=objectives, faster=faster))
+        groups = read_groups(rules, {"deepfake:queue_limit:requests": QUEUE_REQUESTS}, faster)
+        prometheus = stack.enter_context(local_prometheus(targets, groups, faster=faster))
         yield Testbed(servers, repositories, prometheus, stack)
 
 

@@ -20,8 +20,6 @@ class Callers:
     """Each sends an image that nobody sent before, waits for the answer, and pauses; as a context manager.
 
     Args:
-        url: of the server.
-        callers: how many.
         pause_seconds: of each, after an answer; after an error it is always half a second.
         mixed: send pixels, an image file and what is no image in turn, so that every panel sees something; else pixels.
     """
@@ -29,9 +27,9 @@ class Callers:
     def __init__(
         self, url: str, callers: int = 1, pause_seconds: float = _PAUSE_SECONDS, *, mixed: bool = False
     ) -> None:
-        self._url, self._callers, self._pause_seconds, self._mixed = url, callers, pause_seconds, mixed
         self._end = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="callers")
+        work = partial(self._work, url, callers, pause_seconds, mixed)
+        self._thread = threading.Thread(target=lambda: asyncio.run(work()), name="callers")
 
     def __enter__(self) -> Callers:
         self._thread.start()
@@ -41,26 +39,24 @@ class Callers:
         self._end.set()
         self._thread.join()
 
-    async def _work(self) -> None:
-        connect = partial(
-            AsyncDeepfakeClient, self._url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048
-        )
-        async with connect() as by_pixels, connect(decode="server") as by_image:
-            tasks = [asyncio.create_task(self._call(by_pixels, by_image)) for _ in range(self._callers)]
-            await asyncio.to_thread(self._end.wait)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _call(self, by_pixels: AsyncDeepfakeClient, by_image: AsyncDeepfakeClient) -> None:
+    async def _work(self, url: str, callers: int, pause_seconds: float, mixed: bool) -> None:
+        connect = partial(AsyncDeepfakeClient, url, max_retries=0, timeout=_DEADLINE_SECONDS, max_connections=2048)
         random = np.random.default_rng()
-        for number in itertools.count():
-            kind = number % 3 if self._mixed else 0
-            try:
-                if kind == 0:
-                    await by_pixels.classify_pixels(random.integers(0, 256, (224, 224, 3), dtype=np.uint8))
-                else:
-                    await by_image.classify(encoded(picture(320, random)) if kind == 1 else b"no image")
-                await asyncio.sleep(self._pause_seconds)
-            except DeepfakeError:  # what fails is there to be seen in the metrics
-                await asyncio.sleep(_PAUSE_SECONDS)
+
+        async def call() -> None:
+            for number in itertools.count():
+                kind = number % 3 if mixed else 0
+                try:
+                    if kind == 0:
+                        await by_pixels.classify_pixels(random.integers(0, 256, (224, 224, 3), dtype=np.uint8))
+                    else:
+                        await by_image.classify(encoded(picture(320, random)) if kind == 1 else b"no image")
+                    await asyncio.sleep(pause_seconds)
+                except DeepfakeError:  # what fails is there to be seen in the metrics
+                    await asyncio.sleep(_PAUSE_SECONDS)
+
+        async with connect() as by_pixels, connect(decode="server") as by_image:
+            calls = asyncio.gather(*(call() for _ in range(callers)))
+            await asyncio.to_thread(self._end.wait)
+            calls.cancel()
+            await asyncio.gather(calls, return_exceptions=True)

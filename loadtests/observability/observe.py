@@ -5,14 +5,13 @@ python -m loadtests.observability.observe [--load-seconds 120]
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 from deepfake_cli.console import INTERRUPTED, StepProgress, fail, say, tell, waiting
@@ -22,16 +21,15 @@ from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import ExportError
 
 from loadtests.observability.load import Callers
-from loadtests.observability.prometheus import Prometheus, Target, local_prometheus, require_prometheus
-from loadtests.observability.rules import CPU_OBJECTIVES, PrometheusError, read_groups
-
-# What a newcomer may want to ask, beside the pages that Prometheus itself offers.
-QUERIES = {
-    "Requests per second": "sum by (model) (rate(nv_inference_request_success[1m]))",
-    "Mean time in the server": "sum by (model) (rate(nv_inference_request_duration_us[1m])) / 1e6"
-    " / sum by (model) (rate(nv_inference_request_success[1m]))",
-    "Requests that wait": "namespace_pod_model:nv_inference_pending_request_count:sum",
-}
+from loadtests.observability.prometheus import (
+    CPU_OBJECTIVES,
+    Prometheus,
+    PrometheusError,
+    local_prometheus,
+    read_groups,
+    require_prometheus,
+    target,
+)
 
 
 @click.command()
@@ -48,15 +46,15 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
     """See Triton's metrics and the project's rules move, until Ctrl-C or SIGTERM."""
     try:
         require_prometheus()
-        read_groups(rules)  # what is wrong with them is said before anything starts
+        groups = read_groups(rules, {} if cuda_device_count() else CPU_OBJECTIVES)
         server = EmbeddedTriton(repository, latency_summaries=True, drain_seconds=10)
-        with contextlib.ExitStack() as running:
+        with ExitStack() as running:
             running.callback(server.stop)
             running.callback(_handle_signals, signal.SIG_IGN)  # a second one must not leave half of it running
             _handle_signals(signal.default_int_handler)
             status = INTERRUPTED
             try:
-                prometheus = _start(server, running, repository, rules)
+                prometheus = _start(server, running, repository, groups)
                 status = 0  # from here on a signal is what should end it
                 _print_addresses(server, prometheus.url)
                 with Callers(server.grpc_url, mixed=True):
@@ -71,15 +69,13 @@ def observe(repository: Path, rules: Path, load_seconds: int) -> None:
         fail(str(error))
 
 
-def _start(server: EmbeddedTriton, running: contextlib.ExitStack, repository: Path, rules: Path) -> Prometheus:
+def _start(server: EmbeddedTriton, running: ExitStack, repository: Path, groups: list[dict[str, Any]]) -> Prometheus:
     with StepProgress() as progress:
         say(prepare_weights(repository, progress)[1])
     with waiting("Starting Triton and loading the model"):
         server.start()
-    objectives = {} if cuda_device_count() else CPU_OBJECTIVES
-    prometheus = local_prometheus([Target(server.metrics_url)], rules, objectives=objectives, scrape_interval="5s")
     with waiting("Starting Prometheus"):
-        return running.enter_context(prometheus)
+        return running.enter_context(local_prometheus([target(server.metrics_url)], groups, scrape_interval="5s"))
 
 
 def _handle_signals(handler: Any) -> None:
@@ -88,16 +84,12 @@ def _handle_signals(handler: Any) -> None:
 
 
 def _print_addresses(server: EmbeddedTriton, prometheus: str) -> None:
-    graphs = {
-        name: f"{prometheus}/graph?{urlencode({'g0.expr': query, 'g0.tab': 0})}" for name, query in QUERIES.items()
-    }
     command = os.path.relpath(Path(sys.executable).with_name("deepfake"))
     addresses = {
         "Triton's metrics": server.metrics_url,
         "Prometheus": prometheus,
-        "Alerts": f"{prometheus}/alerts",
-        "Rules": f"{prometheus}/rules",
-        **graphs,
+        "Alerts": f"{prometheus}/classic/alerts",  # the pages that Debian's package has
+        "Rules": f"{prometheus}/classic/rules",
         "Your own images": f"{command} classify PATH... --url {server.grpc_url}",
     }
     for name, address in addresses.items():

@@ -1,6 +1,6 @@
 """What one process pays for an image: this project's client beside bare tritonclient with the same tensor.
 
-From threads and from asyncio, in turns. CPU time is that of this process alone; images per second are also the server's.
+From threads and from asyncio, in turns. CPU time is that of this process alone; images/s are also the server's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -20,11 +20,9 @@ import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 from deepfake_client import AsyncDeepfakeClient, DeepfakeClient
-from deepfake_client.preprocessing import load_image, to_pixels
 from deepfake_deploy.export import MODEL_NAME
 
 from loadtests.studies import table
-from loadtests.traffic.pool import encoded, picture
 
 CONCURRENCY = 16
 _PIXELS = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
@@ -49,12 +47,9 @@ async def measure(options: argparse.Namespace) -> table.Result:
         table.tell(protocol)
         callers[f"{protocol}, threads"] = await _from_threads(url, module, options)
         callers[f"{protocol}, asyncio"] = await _from_asyncio(url, aio, options)
-    photo = encoded(picture(512, np.random.default_rng(1)))
-    (decoding,) = await _in_turns([partial(_decode, photo)], options.rounds, 100)
     return {
         "circumstances": table.circumstances("cost", "any: the model is not part of the cost"),
         "images": options.images,
-        "decode_ms": decoding["cpu_ms"],
         "callers": callers,
     }
 
@@ -100,26 +95,20 @@ def _request(module: Any) -> dict[str, Any]:
     return {"model_name": MODEL_NAME, "inputs": [tensor], "outputs": [output], "timeout": 27_000_000}
 
 
-async def _decode(photo: bytes, images: int) -> None:
-    for _ in range(images):
-        to_pixels(load_image(photo))
-
-
 async def _compare(our_run: Run, bare_run: Run, options: argparse.Namespace) -> table.Result:
-    ours, bare = await _in_turns([our_run, bare_run], options.rounds, options.images)
-    return {"ours": ours, "bare": bare, "more": ours["cpu_ms"]["median"] / bare["cpu_ms"]["median"] - 1}
-
-
-async def _in_turns(runs: Sequence[Run], rounds: int, images: int) -> list[table.Result]:
-    """CPU time of an image and images per second of each. The first round connects and warms up."""
-    found: list[list[dict[str, float]]] = [[] for _ in runs]
-    for _ in range(rounds + 1):
-        for run, readings in zip(runs, found, strict=True):
+    """CPU time of an image and images per second of each, in turns. The first round connects and warms up."""
+    runs = {"ours": our_run, "bare": bare_run}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for _ in range(options.rounds + 1):
+        for name, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
-            await run(images)
-            rate = images / (time.perf_counter() - wall)
-            readings.append({"cpu_ms": (time.process_time() - cpu) / images * 1000, "images_per_second": rate})
-    return [table.figures(readings[1:]) for readings in found]
+            await run(options.images)
+            rate = options.images / (time.perf_counter() - wall)
+            found[name].append(
+                {"cpu_ms": (time.process_time() - cpu) / options.images * 1000, "images_per_second": rate}
+            )
+    sides = {name: table.figures(rounds[1:]) for name, rounds in found.items()}
+    return {**sides, "more": sides["ours"]["cpu_ms"]["median"] / sides["bare"]["cpu_ms"]["median"] - 1}
 
 
 def page(result: table.Result) -> list[str]:
@@ -129,12 +118,8 @@ def page(result: table.Result) -> list[str]:
             cpu, rate = sides[side]["cpu_ms"], sides[side]["images_per_second"]
             rows.append([name, side, table.shown(cpu, 3), table.shown(rate, 0)])
         rows.append([name, "ours over bare", f"{sides['more']:+.1%}", ""])
-    return table.page_of(
-        "What one process pays for an image",
-        result,
-        table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2),
-        f"Decoding and resizing a photo of 512 × 512 takes {table.shown(result['decode_ms'], 2)} ms in addition.",
-    )
+    shown = table.markdown_table(["caller", "side", "CPU ms an image", "images/s"], rows, words=2)
+    return table.page_of("What one process pays for an image", result, shown)
 
 
 if __name__ == "__main__":

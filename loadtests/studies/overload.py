@@ -1,15 +1,13 @@
 """What a server does at four times its capacity: goodput, speed of its refusals, memory, and the request after.
 
-Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only gets
-what the server leaves of the processors, as if it ran on another machine.
+Over each protocol: the capacity with 32 callers, then an open loop at fixed intervals, without retries. The load only
+gets what the server leaves of the processors, as if it ran on another machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from deepfake_client import DeepfakeClient
@@ -19,8 +17,7 @@ from loadtests.capacity.resources import family, weights
 from loadtests.studies import table
 from loadtests.studies.serving import read_configuration
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
-from loadtests.traffic.generator import Generators, Load
-from loadtests.traffic.loops import Sample, answers_per_second, percentile
+from loadtests.traffic.loops import Generators, Load, Sample, answers_per_second, percentile
 from loadtests.traffic.pool import PixelPool
 
 CALLERS = 32
@@ -30,8 +27,8 @@ REFUSAL_MS = 100.0
 LATENESS_SECONDS = 1.0
 # On two cores some 640 images, 92 MiB, are refused between the two times compared: to keep every seventh shows.
 GROWTH_MIB = 12.0
-# The first moments fill the queue.
-_SETTLE_SHARE = 0.1
+_SETTLE_SHARE = 0.1  # the first moments fill the queue
+_FILLED_SHARE = 0.4
 
 
 def main() -> None:
@@ -65,22 +62,21 @@ def _overload(generators: Generators, server: int, seconds: float) -> table.Resu
     def resident_mib() -> float:
         return sum(process.memory_info().rss for process in processes) / 2**20
 
-    memory_before, memory = resident_mib(), []
-    begin = time.monotonic()
-    end = begin + seconds
     table.tell(f"capacity {capacity:.1f} images/s, offering {FACTOR * capacity:.1f} for {seconds:g} s")
+    begin, memory = time.monotonic(), {"before": resident_mib()}
+    end = begin + seconds
     generators.begin(FACTOR * capacity, begin, begin + seconds * _SETTLE_SHARE, end, arrivals="constant")
-    while time.monotonic() < end:
-        memory.append(resident_mib())
-        time.sleep(0.5)
+    time.sleep(seconds * _FILLED_SHARE)
+    memory["filled"] = resident_mib()
+    time.sleep(max(end - time.monotonic(), 0.0))
+    memory["last"] = resident_mib()
     (sample,) = generators.collect(3 * 60.0)
-    return outcome(capacity, sample, memory_before, memory)
+    return outcome(capacity, sample) | {f"memory_{when}_mib": found for when, found in memory.items()}
 
 
-def outcome(capacity: float, sample: Sample, memory_before: float, memory: Sequence[float]) -> table.Result:
-    """What an overload came to; milliseconds, seconds and MiB as named."""
+def outcome(capacity: float, sample: Sample) -> table.Result:
+    """What an overload came to; milliseconds and seconds as named."""
     full, waited = sample.failed_ms.pop(REJECTED_FULL, []), sample.failed_ms.pop(REJECTED_WAITED, [])
-    quarter = len(memory) // 4  # the queue fills in the first, and holds its images from then on
     goodput = answers_per_second(sample.answered_at)
     return {
         "capacity": capacity,
@@ -92,14 +88,10 @@ def outcome(capacity: float, sample: Sample, memory_before: float, memory: Seque
         "refused_waited": len(waited),
         "refused_waited_last_seconds": max(waited, default=0.0) / 1000,
         "other_errors": dict(sample.failures),
-        "memory_before_mib": memory_before,
-        "memory_filled_mib": statistics.median(memory[quarter : 2 * quarter]),
-        "memory_last_mib": statistics.median(memory[-quarter:]),
     }
 
 
 def judge(protocols: dict[str, table.Result], queue_timeout_seconds: float) -> list[str]:
-    """What was promised and not kept."""
     missed = []
     for protocol, found in protocols.items():
         share, full_ms = found["kept"], found["refused_full_p99_ms"]

@@ -8,27 +8,28 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from deepfake_client import DeepfakeError
 from deepfake_deploy.embedded import EmbeddedTritonError
 from deepfake_deploy.export import STAND_IN, ExportError
 
-from loadtests.capacity.resources import cores, processor_name
+from loadtests.capacity.resources import command_line, cores, processor_name
 from loadtests.traffic.options import above_zero, one_or_more
 
 #: Median, lowest and highest of the rounds of one measurement.
 Figure = Mapping[str, float]
 Result = dict[str, Any]
-Page = Callable[[Result], list[str]]
+_Name = TypeVar("_Name")
+_Found = TypeVar("_Found")
 
 
 def study_parser(
@@ -53,7 +54,7 @@ def run_study(
     name: str,
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace, Path], Result],
-    page: Page,
+    page: Callable[[Result], list[str]],
 ) -> NoReturn:
     """Measures with the options and a folder for files, writes NAME.md and NAME.json to `--output`, prints the page.
 
@@ -64,28 +65,21 @@ def run_study(
     try:
         with tempfile.TemporaryDirectory(prefix=f"deepfake-{name}-") as folder:
             result = measure(options, Path(folder))
-        lines = write_result(name, options.output, result, page)
+        document, text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), "\n".join(page(result))
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / f"{name}.json").write_text(f"{document}\n", encoding="utf-8")
+        (options.output / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
     except (ExportError, EmbeddedTritonError, DeepfakeError, OSError, ValueError, subprocess.SubprocessError) as error:
         tell(f"{name}: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         tell(f"{name}: interrupted")
         sys.exit(130)
-    print("\n".join(lines))
+    print(text)
     missed = result.get("missed", [])
     for reason in missed:
         tell(f"{name}: {reason}")
     sys.exit(1 if missed else 0)
-
-
-def write_result(name: str, folder: Path, result: Result, page: Page) -> list[str]:
-    """Writes both files; returns the page."""
-    lines = page(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    for suffix, text in (("json", document), ("md", "\n".join(lines))):
-        (folder / f"{name}.{suffix}").write_text(f"{text}\n", encoding="utf-8")
-    return lines
 
 
 def page_of(title: str, result: Result, *blocks: str | list[str]) -> list[str]:
@@ -104,24 +98,24 @@ def circumstances(name: str, weights: str) -> list[str]:
 
     formats = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    command = shlex.join(["python", "-m", f"loadtests.studies.{name}", *sys.argv[1:]])
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "nvidia-pytriton"))
     return [
-        f"`{command}`, {datetime.date.today()}: {processor_name()}, {cores()} cores"
+        f"`{command_line(f'loadtests.studies.{name}')}`, {datetime.date.today()}: {processor_name()}, {cores()} cores"
         f" ({', '.join(formats) or 'no bf16 products'}), {device}.",
         f"Load, server and model share the machine. Weights: {weights}. {versions}.",
     ]
 
 
-def in_turns(
-    measures: Mapping[Hashable, Callable[[], Mapping[str, float]]], rounds: int
-) -> dict[Any, list[Mapping[str, float]]]:
-    """What each measurement finds in each round; they take turns, so that a slow minute meets all alike."""
-    found: dict[Any, list[Mapping[str, float]]] = {name: [] for name in measures}
+def in_turns(measures: Mapping[_Name, Callable[[], _Found]], rounds: int) -> dict[_Name, list[_Found]]:
+    """What each measurement finds in each round.
+
+    They take turns, in another order each time, so that a slow minute meets all alike.
+    """
+    found: dict[_Name, list[_Found]] = {name: [] for name in measures}
     for number in range(rounds):
         tell(f"Round {number + 1} of {rounds}")
-        for name, measure in measures.items():
-            found[name].append(measure())
+        for name in random.sample([*measures], len(measures)):
+            found[name].append(measures[name]())
     return found
 
 
@@ -130,7 +124,6 @@ def figure(rounds: Sequence[float]) -> Figure:
 
 
 def figures(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """A figure for each name of the rounds."""
     return {name: figure([each[name] for each in rounds]) for name in rounds[0]}
 
 
@@ -140,7 +133,6 @@ def ratio(rounds: Sequence[float], others: Sequence[float]) -> Figure:
 
 
 def shown(found: Figure, digits: int | None = None) -> str:
-    """Median, and the lowest and highest round."""
     median = found["median"]
     places = digits if digits is not None else 0 if median >= 1000 else 1 if median >= 100 else 2
     spread = f" ({found['low']:.{places}f}–{found['high']:.{places}f})" if "low" in found else ""
@@ -154,5 +146,4 @@ def markdown_table(header: list[str], rows: list[list[str]], words: int = 1) -> 
 
 
 def tell(line: str) -> None:
-    """Progress, on stderr."""
     print(line, file=sys.stderr, flush=True)

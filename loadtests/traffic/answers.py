@@ -7,7 +7,7 @@ batch, a replica with other weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,23 +56,17 @@ def wrong(
     """The cause when scores are not right, else None."""
     if frozenset(scores) != labels or abs(sum(scores.values()) - 1) > SCORE_TOLERANCE:
         return WRONG_INVALID
-    return WRONG_SCORES if known is not None and contradicts(scores, known, tolerance) else None
-
-
-def contradicts(scores: Mapping[str, float], known: Mapping[str, float], tolerance: float) -> bool:
-    """Whether scores have other labels than the known ones, or differ from them by more than the tolerance."""
-    if scores.keys() != known.keys():
-        return True
-    return any(abs(scores[label] - score) > tolerance for label, score in known.items())
+    if known and any(abs(scores.get(label, -1.0) - score) > tolerance for label, score in known.items()):
+        return WRONG_SCORES
+    return None
 
 
 def ask(client: DeepfakeClient, payload: Payload) -> Verdict:
-    """The verdict on an image file or on pixels."""
     return client.classify(payload) if isinstance(payload, bytes) else client.classify_pixels(payload)
 
 
 def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, payload: str) -> list[Item]:
-    """Those of a file; else, where some are to be sent, the server's own.
+    """Those of a file; else, where some are to be sent, the server's own on eight drawn images, asked before the load.
 
     Raises:
         ValueError: the file cannot be used.
@@ -80,12 +74,7 @@ def known_answers(client: DeepfakeClient, file: Path | None, known_rate: float, 
     """
     if file:
         return read(file, payload)
-    return learn(client, payload) if known_rate else []
-
-
-def learn(client: DeepfakeClient, payload: str) -> list[Item]:
-    """Asks the server, before the load, for its verdicts on eight drawn images."""
-    images = [_as_payload(file, payload) for file in drawn()]
+    images = [_as_payload(each, payload) for each in drawn()] if known_rate else []
     return [Item(image, dict(ask(client, image).scores)) for image in images]
 
 
@@ -109,11 +98,6 @@ def read(path: Path, payload: str) -> list[Item]:
     if not found:
         raise ValueError(f"{path}: no verdict in it; write it with `deepfake classify --format jsonl`")
     return found
-
-
-def alike(answers: Sequence[Item], tolerance: float) -> bool:
-    """Whether all answers are the same within the tolerance, so that a mixed-up one would go unseen."""
-    return not any(contradicts(a.scores, b.scores, tolerance) for a in answers for b in answers)
 
 
 def drawn() -> list[bytes]:

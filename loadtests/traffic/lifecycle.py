@@ -1,28 +1,132 @@
-"""What happens around a Locust run: URLs are checked, targets opened, and the exit code decided."""
+"""Locust's side of a run: the servers under test, what happens before and after the load, and the exit code."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import sys
-from collections.abc import Mapping
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gevent
+import grpc.experimental.gevent
 import locust.stats
-from deepfake_client import DeepfakeError
+from deepfake_client import DeadlineExceededError, DeepfakeClient, DeepfakeError, NotReadyError
+from locust import LoadTestShape
 from locust.env import Environment
 from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry
 
+from .answers import ask, cause_of, known_answers, wrong
 from .loops import percentile
-from .options import add_options, credentials, urls_for
-from .shapes import Shape
-from .target import Target
+from .options import add_options, client_options, credentials, urls_for
+from .pool import Item, Stream
+
+_log = logging.getLogger("loadtests")
+
+_LATE_SECONDS = 0.1
+_PAUSE_SECONDS = 1.0
+_DEFAULT_SECONDS = {"steps": 300.0, "spike": 300.0, "soak": 3600.0, "diurnal": 600.0}
+# Locust's tick comes every second; over 100 users a second it warns that spawning is no longer even.
+_MOST_SPAWNED_PER_SECOND = 100
+_SOAK_RAMP = 0.05
+
+
+class RequestFailedError(Exception):
+    """What Locust's table of failures shows: the cause alone."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Target:
+    """A client for each URL, what it sends and what it knows of the answers; shared by all users of a class here.
+
+    Raises:
+        ValueError: the file of known answers cannot be used, or the replicas have different labels.
+        DeepfakeError: the server does not answer.
+    """
+
+    def __init__(self, urls: Sequence[str], options: Namespace) -> None:
+        grpc.experimental.gevent.init_gevent()  # in each process, before its first channel and after any fork
+        arguments = client_options(options.payload, options.deadline_seconds, credentials(options))
+        for url in urls if options.wait_ready_seconds else ():
+            _wait_until_ready(url, arguments, options.wait_ready_seconds)
+        self._clients = [DeepfakeClient(url, **arguments) for url in urls]
+        self._turn = itertools.cycle(self._clients)
+        self._tolerance = options.score_tolerance
+        self._latest = 0.0
+        self._told: set[str] = set()
+        try:
+            labels = {frozenset(client.model_info().labels) for client in self._clients}
+            if len(labels) > 1:
+                raise ValueError("the replicas serve models with different labels")
+            file = Path(options.known_answers) if options.known_answers else None
+            known = known_answers(self._clients[0], file, options.known_rate, options.payload)
+        except (DeepfakeError, ValueError):
+            self.close()
+            raise
+        self._labels = labels.pop()
+        self.stream = Stream(options.payload, options.image_side, known, options.known_rate, options.repeat_rate)
+
+    def send(self, item: Item) -> RequestFailedError | None:
+        """Sends an image and judges the answer; the log has one example of each cause of failures."""
+        try:
+            verdict = ask(next(self._turn), item.payload)
+        except DeepfakeError as error:
+            cause, example = cause_of(error), str(error)
+        else:
+            found = wrong(verdict.scores, item.scores, self._labels, self._tolerance)
+            if found is None:
+                return None
+            expected = dict(item.scores) if item.scores else f"scores of {sorted(self._labels)}"
+            cause, example = found, f"{dict(verdict.scores)} in place of {expected}"
+        if cause not in self._told:
+            self._told.add(cause)
+            _log.warning("%s, for the first time: %s", cause, example)
+        return RequestFailedError(cause)
+
+    def left(self, due: float) -> None:
+        """Notes how late, by time.perf_counter(), a request leaves that was due then."""
+        self._latest = max(self._latest, time.perf_counter() - due)
+
+    def close(self) -> None:
+        if self._latest > _LATE_SECONDS:
+            late = "requests left up to %.0f ms late, which is in their latency; spread the users with --processes"
+            _log.warning(late, self._latest * 1000)
+        for client in self._clients:
+            client.close()
+
+
+def _wait_until_ready(url: str, arguments: dict[str, Any], seconds: float) -> None:
+    """Returns when the server answers.
+
+    Raises:
+        NotReadyError: it still does not after so many seconds.
+        DeepfakeError: at once, where waiting does not help: a certificate that is not trusted, for example.
+    """
+    _log.info("waiting for %s, %g s at most", url, seconds)
+    deadline = time.monotonic() + seconds
+    while True:
+        # A client for each look: in one channel gRPC asks ever less often for a name that does not resolve.
+        with DeepfakeClient(url, **arguments) as client:
+            try:
+                client.model_info()
+                return
+            except DeepfakeError as error:
+                if not (error.retryable or isinstance(error, DeadlineExceededError)):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise NotReadyError(f"not ready after {seconds:g} s: {error}") from error
+        time.sleep(_PAUSE_SECONDS)
 
 
 def register(events: Events) -> None:
-    """Hooks everything here into Locust."""
     # Locust's two digits would be a rounding of up to 5 % at a threshold.
     locust.stats.bucket_response_time = _three_digits
     events.init_command_line_parser.add_listener(add_options)
@@ -141,3 +245,34 @@ def p95_ms(answered: Mapping[int, int], requests: int) -> float:
     Those that failed are slower than any.
     """
     return percentile([ms for ms, times in answered.items() for _ in range(times)], requests, 0.95)
+
+
+class Shape(LoadTestShape):
+    """How the number of users changes over a run: steps, a spike, a soak, a day; `--users` is the top of each."""
+
+    abstract = True  # a shape that Locust finds in the locustfile is used in every run
+    use_common_options = True
+
+    def __init__(self, options: Namespace) -> None:
+        super().__init__()
+        self._options = options
+
+    def tick(self) -> tuple[int, float] | None:
+        """(users, users spawned per second) for now, or None at the end."""
+        top = self._options.num_users or 1
+        progress = self.get_run_time() / float(self._options.run_time or _DEFAULT_SECONDS[self._options.shape])
+        if progress >= 1:
+            return None
+        return max(1, round(top * self._share(progress))), float(min(top, _MOST_SPAWNED_PER_SECOND))
+
+    def _share(self, progress: float) -> float:
+        """Share of the users at `progress` (0 to 1) of the run."""
+        options = self._options
+        if options.shape == "steps":
+            return (int(progress * options.shape_steps) + 1) / options.shape_steps
+        if options.shape == "spike":
+            return 1.0 if abs(progress - 0.5) * 2 < options.spike_share else options.shape_base
+        if options.shape == "soak":
+            return min(progress / _SOAK_RAMP, 1.0)
+        night = (1 + math.cos(2 * math.pi * progress * options.shape_days)) / 2
+        return 1 - (1 - options.shape_base) * night

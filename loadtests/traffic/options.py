@@ -63,7 +63,6 @@ _ON_THE_COMMAND_LINE = {
 
 
 def add_options(parser: Any) -> None:
-    """Adds the options to Locust's parser."""
     add = parser.add_argument
     add("--payload", choices=["pixels", "image"], default="pixels", help="image: JPEG files, which the server decodes")
     add("--arrivals", choices=["poisson", "constant"], default="poisson", help="of the open loop")
@@ -76,7 +75,6 @@ def add_options(parser: Any) -> None:
 
 
 def credentials(options: Namespace) -> CredentialFiles:
-    """The files that prove who calls."""
     files = (options.client_tls_ca, options.client_tls_cert, options.client_tls_key, options.token_file)
     return CredentialFiles(*(Path(file) if file else None for file in files))
 

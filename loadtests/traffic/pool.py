@@ -37,7 +37,6 @@ class PixelPool:
         self._images = [picture(IMAGE_SIZE, generator) for _ in range(_BASE_PIXELS)]
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """The image of a number below 2**64."""
         pixels = self._images[number % _BASE_PIXELS].copy()
         number_bytes = number.to_bytes(_NUMBER_BITS // 8, "little")
         pixels.reshape(-1)[: len(number_bytes)] = np.frombuffer(number_bytes, np.uint8)
@@ -55,7 +54,6 @@ class JpegPool:
         self._files = [encoded(picture(side, generator)) for _ in range(_BASE_FILES)]
 
     def image(self, number: int) -> bytes:
-        """The file of a number below 2**64."""
         file = bytearray(self._files[number % _BASE_FILES])
         table = file.index(_LUMINANCE_TABLE) + len(_LUMINANCE_TABLE)
         for bit in range(_NUMBER_BITS):
@@ -65,8 +63,6 @@ class JpegPool:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request to be made."""
-
     payload: Payload
     scores: Mapping[str, float] | None = None
     """Which it must bring, where they are known."""
@@ -126,7 +122,6 @@ def picture(side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def encoded(pixels: NDArray[np.uint8], kind: str = "JPEG") -> bytes:
-    """An image file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=85)
     return buffer.getvalue()

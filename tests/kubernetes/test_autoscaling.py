@@ -20,7 +20,7 @@ import tritonclient.grpc
 import yaml
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.capacity.conclusions import fuse_threshold
+from loadtests.capacity.report import fuse_threshold
 from tests.support.gpu_series import gpu_shaped
 from tests.support.project import ROOT
 from tests.support.prometheus import scraping

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtests.observability.rules import CPU_OBJECTIVES
+from loadtests.observability.prometheus import CPU_OBJECTIVES
 from tests.support.network import selected
 from tests.support.project import ROOT
 from tests.support.rendering import (

@@ -110,7 +110,7 @@ def without_locusts_patches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def users_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The number of users of a shape at each of some seconds, with 40 users and 100 s as the options."""
-    from loadtests.traffic.shapes import Shape
+    from loadtests.traffic.lifecycle import Shape
 
     def users(shape: str, seconds: list[float]) -> list[int | None]:
         options = Namespace(

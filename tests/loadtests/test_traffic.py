@@ -15,7 +15,7 @@ import pytest
 from deepfake_client import DeepfakeClient, FakeTransport
 from deepfake_client.preprocessing import load_image, to_pixels
 
-from loadtests.traffic.answers import WRONG_INVALID, WRONG_SCORES, alike, learn, read, wrong
+from loadtests.traffic.answers import WRONG_INVALID, WRONG_SCORES, read, wrong
 from loadtests.traffic.loops import Schedule, answers_per_second, closed_loop, percentile
 from loadtests.traffic.pool import Item, JpegPool, PixelPool, Stream, numbers
 from tests.support.pictures import encoded, photo_like
@@ -77,14 +77,6 @@ LABELS = frozenset({"Deepfake", "Real one"})
 def test_scores_may_differ_by_rounding_and_not_by_more(scores: dict[str, float], cause: str | None) -> None:
     known = {"Deepfake": 0.505, "Real one": 0.495}
     assert wrong(scores, known, LABELS, 0.02) == cause
-
-
-def test_a_model_that_cannot_tell_images_apart_is_noticed() -> None:
-    same = FakeTransport(probabilities=[0.2, 0.8])
-    telling = FakeTransport(probabilities=lambda pixels: [pixels.mean() / 255, 1 - pixels.mean() / 255])
-    for transport, expected in ((same, True), (telling, False)):
-        with DeepfakeClient(transport=transport) as client:
-            assert alike(learn(client, "pixels"), 0.02) is expected
 
 
 def test_known_answers_are_read_from_what_classify_wrote(tmp_path: Path) -> None:
@@ -157,10 +149,9 @@ class Scripted:
 
 
 async def test_in_a_closed_loop_each_caller_waits_for_its_answer() -> None:
-    sender, measuring = Scripted(), []
-    sample = await closed_loop(sender.next, sender.send, 4, 0.3, lambda: measuring.append(len(measuring)))
+    sender = Scripted()
+    sample = await closed_loop(sender.next, sender.send, 4, 0.3)
     assert sender.most_at_a_time == 4
-    assert measuring == [0]
     assert 0 < len(sample.latencies_ms) <= next(sender.numbers) - 4  # the first answer of each caller does not count
     assert len(sample.answered_at) == len(sample.latencies_ms) + 1
     assert min(sample.latencies_ms) >= 9.9

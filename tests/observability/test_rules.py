@@ -14,8 +14,7 @@ import pytest
 import yaml
 from deepfake_deploy.embedded import EmbeddedTriton
 
-from loadtests.observability.observe import QUERIES
-from loadtests.observability.rules import CPU_OBJECTIVES
+from loadtests.observability.prometheus import CPU_OBJECTIVES
 from tests.support.programs import require_program
 from tests.support.project import ROOT
 from tests.support.rendering import KUBECTL
@@ -90,7 +89,7 @@ def test_recorded_series_are_named_by_level_metric_and_operations_and_each_is_us
     recorded = [rule["record"] for rule in rules() if "record" in rule]
     assert [name for name in recorded if not re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", name)] == []
     assert len(recorded) == len(set(recorded))
-    expressions = [rule["expr"] for rule in rules()] + panel_expressions() + list(QUERIES.values())
+    expressions = [rule["expr"] for rule in rules()] + panel_expressions()
     assert {name for text in expressions for name in re.findall(r"\w+:\w+:\w+", text)} == set(recorded)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from deepfake_deploy.embedded.ports import reserved_ports
@@ -36,6 +39,12 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{expression}: {error.read().decode()}") from None
         return {found["metric"].get("pod", ""): float(found["value"][1]) for found in answer["data"]["result"]}
+
+
+def evaluated_rules(url: str) -> list[dict[str, Any]]:
+    """Every rule as a Prometheus describes it, with `name`, `health` and, where it failed, `lastError`."""
+    with urllib.request.urlopen(f"{url}/api/v1/rules", timeout=30) as response:
+        return [rule for group in json.load(response)["data"]["groups"] for rule in group["rules"]]
 
 
 @contextlib.contextmanager
@@ -71,3 +80,26 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def exporting(series: Callable[[], str]) -> Iterator[str]:
+    """http:// URL at which each scrape gets what `series` gives at that moment."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = series().encode()
+            with contextlib.suppress(ConnectionError):  # a scrape that had no more patience
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, name="exporter").start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/metrics"
+        finally:
+            server.shutdown()

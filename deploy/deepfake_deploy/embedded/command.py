@@ -30,8 +30,7 @@ CPU_CONFIG_NAME = "cpu"
 # On a CPU one instance of deepfake_vs_real computes at a time (model_repository/README.md, «Turns»).
 RATE_LIMIT_ARGUMENTS = ("--rate-limit=execution_count", "--rate-limit-resource=turn:1")
 
-# For torch in the backend's process, unless the caller's environment says otherwise; loadtests/results/tune.md has
-# what each is worth.
+# For torch in the backend's process, unless the caller's environment says otherwise.
 TORCH_ENVIRONMENT = {
     # OpenMP's threads sleep while they wait: spinning ones keep a core from callers, Triton and the decoder.
     "OMP_WAIT_POLICY": "PASSIVE",

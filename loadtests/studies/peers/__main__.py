@@ -1,7 +1,7 @@
-"""The embedded Triton beside other servers of the same checkpoint: the card's app, FastAPI, LitServe, BentoML, Ray Serve.
+"""The embedded Triton beside other servers of the same checkpoint: FastAPI, LitServe, BentoML.
 
-`make peers` installs the peers into an environment of their own first. Each round starts every server, checks its answers,
-measures it with 1, 8 and 32 callers, stops it, and writes the result anew.
+`make peers` installs the peers into an environment of their own first. Each round starts every server,
+measures it with 1, 8 and 32 callers, and stops it. Some images have known scores, and a wrong answer is an error.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -20,18 +20,16 @@ from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 
-from loadtests.studies.serving import exported, memory_mib
-from loadtests.studies.table import Result, circumstances, run_study, study_parser, tell, write_result
-from loadtests.studies.worker import card_code
-from loadtests.traffic.answers import SCORE_TOLERANCE, contradicts, drawn, wrong
+from loadtests.studies.serving import PRECISIONS, card_code, exported, memory_mib
+from loadtests.studies.table import Result, circumstances, in_turns, run_study, study_parser, tell
+from loadtests.traffic.answers import SCORE_TOLERANCE, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
 from loadtests.traffic.pool import Item, Stream, encoded
 
 from .comparison import judge, page
-from .contestants import CONTESTANTS, Contestant, Send, ServerError, running
+from .contestants import CONTESTANTS, Contestant, Send, serving
 
 CALLERS = (1, 8, 32)
-PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 # BentoML's dispatcher learns from the first eleven batches, and waits for more meanwhile.
 _WARM_UP_REQUESTS = 12
 _WARM_UP_SECONDS = 120.0
@@ -46,45 +44,43 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Result:
+    python = options.environment.absolute() / "bin" / "python"
+    requirements = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    absent: dict[str, str] = {}
     with exported(options, PRECISIONS, folder) as (checkpoint, repositories):
         known = known_answers(checkpoint, read_labels(options.repository))
-        python = options.environment.absolute() / "bin" / "python"
-        result: Result = {
-            "circumstances": circumstances("peers", options.model),
-            "rounds_wanted": options.rounds,
-            "seconds": options.seconds,
-            "callers": CALLERS,
-            "precisions": [precision.value for precision in repositories],
-            "contestants": options.only,
-            "versions": [
-                line.split()[0] for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line
-            ],
-            "absent": {},
-            "measured": [],
-        }
-        visits = [
-            (key, precision)
-            for key, precision in itertools.product(options.only, repositories)
-            if precision is Precision.FP32 or not CONTESTANTS[key].fp32_only
-        ]
-        for number in range(options.rounds):
-            random.shuffle(visits)
-            for key, precision in visits:
-                contestant = CONTESTANTS[key]
-                tell(f"Round {number + 1} of {options.rounds}, {precision.value}: {contestant.name}")
-                server = running(contestant, python, checkpoint, repositories[precision], precision.value)
-                try:
-                    with server as (url, pid):
-                        found = asyncio.run(_visit(contestant, url, pid, known, options.seconds))
-                except ServerError as error:
-                    result["absent"][f"{key} {precision.value}"] = str(error)
-                    tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
-                    continue
-                common = {"contestant": key, "precision": precision.value, "round": number + 1}
-                result["measured"] += [common | figures for figures in found]
-            result |= {"rounds": number + 1, "missed": judge(result)}
-            write_result("peers", options.output, result, page)
-    return result
+
+        def visit(key: str, precision: Precision) -> list[Result]:
+            contestant = CONTESTANTS[key]
+            tell(f"{precision.value}: {contestant.name}")
+            server = serving(contestant, python, checkpoint, repositories[precision], precision.value)
+            try:
+                with server as (url, pid):
+                    return asyncio.run(figures(contestant, url, pid, known, options.seconds))
+            except ChildProcessError as error:
+                absent[f"{key} {precision.value}"] = str(error)
+                tell(f"{contestant.name}: {error}; is it installed (`make peers`)? Going on without it")
+                return []
+
+        visits = {each: partial(visit, *each) for each in itertools.product(options.only, repositories)}
+        found = in_turns(visits, options.rounds)
+    result: Result = {
+        "circumstances": circumstances("peers", options.model),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "callers": CALLERS,
+        "precisions": [precision.value for precision in repositories],
+        "contestants": options.only,
+        "versions": [line.split()[0] for line in requirements if "==" in line],
+        "absent": absent,
+        "measured": [
+            {"contestant": key, "precision": precision.value, "round": number} | of_callers
+            for (key, precision), rounds in found.items()
+            for number, found_then in enumerate(rounds, 1)
+            for of_callers in found_then
+        ],
+    }
+    return result | {"missed": judge(result)}
 
 
 def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
@@ -94,16 +90,15 @@ def known_answers(checkpoint: Path, labels: list[str]) -> list[Item]:
     return [Item(file, dict(zip(labels, probabilities(file), strict=True))) for file in files]
 
 
-async def _visit(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
-    """Figures for each number of callers, of a server whose answers were checked first."""
-    await warm_up(contestant, url, known)
-    prepare, found = Stream("image", known=known, known_rate=0.05).next, []
+async def figures(contestant: Contestant, url: str, pid: int, known: Sequence[Item], seconds: float) -> list[Result]:
+    await warm_up(contestant, url, known[0].payload)
+    stream, found = Stream("image", known=known, known_rate=0.05), []
     async with contestant.caller(url) as send:
         for callers in CALLERS:
-            sample = await closed_loop(prepare, judging(send, known[0].scores), callers, seconds)
+            sample = await closed_loop(stream.next, judging(send, known[0].scores), callers, seconds)
             answers, rate = len(sample.latencies_ms), answers_per_second(sample.answered_at)
             if not rate:
-                raise ServerError(f"no right answer: {dict(sample.failures)}")
+                raise ChildProcessError(f"no right answer: {dict(sample.failures)}")
             tell(f"  {callers} callers: {rate:.2f} images/s, {sample.failures.total()} failed")
             found.append(
                 {
@@ -133,29 +128,19 @@ def judging(send: Send, labels: Collection[str]) -> Callable[[Item], Awaitable[s
     return judged
 
 
-async def warm_up(contestant: Contestant, url: str, known: Sequence[Item]) -> None:
-    """One request after the other, then the known images; a server that listens may still load its model."""
+async def warm_up(contestant: Contestant, url: str, file: bytes) -> None:
+    """One request after the other; a server that listens may still load its model."""
     deadline = time.monotonic() + _WARM_UP_SECONDS
     while True:
         try:
             async with contestant.caller(url) as send:
                 for _ in range(_WARM_UP_REQUESTS):
-                    await send(known[0].payload)
-                return await check_known(send, known)
-        except ServerError:
-            raise
+                    await send(file)
+                return
         except Exception as error:  # each library raises its own
             if time.monotonic() > deadline:
-                raise ServerError(f"no answer in time: {type(error).__name__}: {error}") from None
+                raise ChildProcessError(f"no answer in time: {type(error).__name__}: {error}") from None
             await asyncio.sleep(0.5)
-
-
-async def check_known(send: Send, known: Sequence[Item]) -> None:
-    """Asks for all at a time, so that they meet in batches."""
-    answers = await asyncio.gather(*(send(each.payload) for each in known))
-    for image, scores in zip(known, answers, strict=True):
-        if contradicts(scores, image.scores, SCORE_TOLERANCE):
-            raise ServerError(f"wrong answer: {dict(scores)} in place of {dict(image.scores)}")
 
 
 if __name__ == "__main__":

@@ -35,15 +35,14 @@ def ratio(rounds: Rounds, others: Rounds) -> Figure | None:
 
 
 def failed(rounds: Rounds) -> int:
-    """Requests without a right answer."""
     return sum(sum(each["errors"].values()) for each in rounds.values())
 
 
 def judge(result: Result) -> list[str]:
     """Why the embedded Triton is not ahead of every peer, from 8 callers up and by the medians of the rounds.
 
-    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. Nothing is claimed over a
-    peer that failed or is missing, nor where none was measured.
+    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. Nothing is claimed over
+    a peer that failed or is missing, nor where none was measured.
     """
     missed = [f"{CONTESTANTS[key.split()[0]].name}, {key.split()[1]}: {why}" for key, why in result["absent"].items()]
     compared = False
@@ -80,16 +79,14 @@ def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure
 
 
 def page(result: Result) -> list[str]:
-    """The lines of peers.md."""
     blocks: list[str | list[str]] = [
         f"In the peers' environment: {', '.join(result['versions'])}.",
-        f"{result['rounds']} of {result['rounds_wanted']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is "
-        "to the embedded Triton with image bytes, round by round.",
+        f"{result['rounds']} rounds, {result['seconds']:g} s and more for each figure. «Ratio» is to the embedded "
+        "Triton with image bytes, round by round.",
     ]
     header = ["server", "callers", "images/s", "ratio", "p50 ms", "p99 ms", "errors", "memory MiB"]
     for precision in result["precisions"]:
-        keys = [key for key in result["contestants"] if precision == "fp32" or not CONTESTANTS[key].fp32_only]
-        rows = [_row(result, key, precision, callers) for callers in result["callers"] for key in keys]
+        rows = [_row(result, key, precision, n) for n in result["callers"] for key in result["contestants"]]
         blocks += [f"## {precision}", markdown_table(header, rows)]
     return page_of("This server and its peers", result, *blocks)
 

@@ -1,4 +1,4 @@
-"""The checkpoint in transformers, as every server here but the card's own uses it.
+"""The checkpoint in transformers, as every server here uses it.
 
 What to serve and where is in the environment, because some of the frameworks start processes of their own.
 """

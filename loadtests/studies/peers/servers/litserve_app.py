@@ -14,7 +14,7 @@ class ClassifierApi(ls.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
         self._classifier = Classifier()
 
-    def decode_request(self, request):  # type: ignore[no-untyped-def] # LitServe reads an annotation as the body's schema
+    def decode_request(self, request):  # type: ignore[no-untyped-def] # it would be the body's schema
         return self._classifier.pixels(request["image"].file.read())
 
     def batch(self, inputs: list[Any]) -> list[Any]:
