@@ -22,9 +22,10 @@ from deepfake_cli.console import StepProgress
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.embedded.command import TORCH_ENVIRONMENT
 from deepfake_deploy.embedded.installation import cuda_device_count
-from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, Precision, export_model
+from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, Precision, export_model, int8_refusal
 from deepfake_deploy.export.checkpoint import open_checkpoint
 from deepfake_deploy.export.contract import read_labels
+from deepfake_deploy.export.torchscript import best_precision
 from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -32,32 +33,32 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from loadtests.capacity.resources import family, scrape
 from loadtests.traffic.loops import Generators, Load, answers_per_second
 
-PRECISIONS = (Precision.FP32, None)  # None: what is fastest here
 _QUEUED_ON_A_GPU = 8  # before it is waited for, so that it never waits for Python
 
 #: Of a batch size and seconds, `images_per_second`.
 BareModel = Callable[[int, float], dict[str, float]]
 
 
+def precisions() -> list[Precision]:
+    """What is measured on this machine: fp32, what `--precision auto` takes, and int8 if it is a CPU that has it."""
+    int8 = [] if torch.cuda.is_available() or int8_refusal() else [Precision.INT8]
+    return list(dict.fromkeys([Precision.FP32, best_precision(), *int8]))
+
+
 @contextlib.contextmanager
 def exported(
-    options: argparse.Namespace, precisions: Sequence[Precision | None], folder: Path
+    options: argparse.Namespace, precisions: Sequence[Precision], folder: Path
 ) -> Iterator[tuple[Path, dict[Precision, Path]]]:
-    """The folder of the checkpoint `--model`, and for each precision a copy of `--repository` that has it exported.
-
-    Args:
-        precisions: None for what is fastest here.
-    """
+    """The folder of the checkpoint `--model`, and for each precision a copy of `--repository` that has it exported."""
     with contextlib.ExitStack() as stack:
         repositories: dict[Precision, Path] = {}
         with StepProgress() as progress:
             opening = open_checkpoint(options.model, None, read_labels(options.repository), progress)
             checkpoint = stack.enter_context(opening).folder
-            for wanted in precisions:
-                if wanted not in repositories:
-                    target = copy_without_weights(options.repository, folder / f"exported-{wanted}")
-                    precision = export_model(str(checkpoint), None, wanted, target, progress).precision
-                    repositories.setdefault(precision, target)
+            for precision in precisions:
+                target = copy_without_weights(options.repository, folder / f"exported-{precision.value}")
+                export_model(str(checkpoint), None, precision, target, progress)
+                repositories[precision] = target
         yield checkpoint, repositories
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from deepfake_deploy.export import Precision
+from deepfake_deploy.export.torchscript import best_precision
 from google.protobuf import text_format
 
 from loadtests.capacity.resources import cores
 from loadtests.studies import serving, table
 
-PRECISIONS = (None, Precision.FP32, Precision.BF16)  # None: what is fastest here, and so is shipped
 #: Figure → its column and digits.
 _COLUMNS = {
     "batch": ("mean batch", 1),
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
     config = serving.read_configuration(options.repository)
     batch, delay_us = config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds
     measures = {}
-    with serving.exported(options, PRECISIONS, folder) as (_, repositories), contextlib.ExitStack() as stack:
+    with serving.exported(options, precisions(), folder) as (_, repositories), contextlib.ExitStack() as stack:
         rows = served_rows([*repositories], batch, delay_us, cores())
         for index, (factor, setting, differs) in enumerate(rows):
             table.tell(f"embedded Triton {index + 1} of {len(rows)} starts")
@@ -59,6 +59,12 @@ def measure(options: argparse.Namespace, folder: Path) -> table.Result:
         "circumstances": table.circumstances("tune", options.model),
         "served": shares({row: table.figures(rounds) for row, rounds in found.items()}),
     }
+
+
+def precisions() -> list[Precision]:
+    """The first is what is shipped."""
+    shipped = best_precision()
+    return [shipped, *(each for each in serving.precisions() if each is not shipped)]
 
 
 def shares(found: Mapping[tuple[str, str], Mapping[str, table.Figure]]) -> list[table.Result]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from deepfake_cli.app import deepfake
 from deepfake_client import DeepfakeClient
 from deepfake_deploy.export import ExportError, Precision, export_model, int8_refusal
-from deepfake_deploy.export.int8 import Int8Linear
+from deepfake_deploy.export.int8 import Int8Linear, TanhGelu
 from torch import nn
 
 from tests.support.exports import SilentProgress, copy_repository, exported_files, load_exported
@@ -71,11 +71,16 @@ def test_a_layer_is_as_exact_as_eight_bits_are() -> None:
         hidden[1, 2] *= 1000  # … nor this row costs the others any precision
         hidden[2, 4] = 0
         expected = torch.cat([layer(hidden) for layer in layers], dim=-1)
-        found = Int8Linear(*layers)(hidden)
+        found = Int8Linear(*layers)(hidden.clone())
     allowed = 2 / 127 * hidden.norm(dim=-1, keepdim=True) * torch.cat([each.weight for each in layers]).norm(dim=-1)
     assert bool(((found - expected).abs() <= allowed).all())
     bias = torch.cat([layer.bias for layer in layers])
     torch.testing.assert_close(found[2, 4], bias)
+
+
+def test_the_activation_is_that_of_transformers() -> None:
+    values = torch.linspace(-50, 50, 100_001)
+    torch.testing.assert_close(TanhGelu()(values), nn.functional.gelu(values, approximate="tanh"), atol=1e-6, rtol=1e-6)
 
 
 def test_the_file_loads_where_only_torch_is_installed(int8_repository: Path) -> None:

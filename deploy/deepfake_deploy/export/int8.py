@@ -7,6 +7,7 @@ the others in its batch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,11 +30,27 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]))
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Overwrites `hidden`, which nobody reads any more; memory is what bounds all but the products."""
         rows = hidden.flatten(0, -2)
         scale = _scale(rows)
-        products = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight).to(torch.float32)
-        outputs: Tensor = products.mul_(scale).mul_(self.scale).add_(self.bias).unflatten(0, hidden.shape[:-1])
+        products = torch._int_mm(rows.div_(scale).round_().to(torch.int8), self.weight)
+        scaled = products.to(torch.float32).mul_(self.scale)
+        outputs: Tensor = torch.addcmul(self.bias, scaled, scale, out=scaled).unflatten(0, hidden.shape[:-1])
         return outputs
+
+
+class TanhGelu(nn.Module):
+    """`nn.GELU(approximate="tanh")` in half of its time: x·(1 + tanh u)/2 is x·sigmoid(2u)."""
+
+    linear: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("linear", torch.tensor(2 * (2 / math.pi) ** 0.5))
+        self.cubic = 0.044715 * float(self.linear)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.addcmul(self.linear, hidden, hidden, value=self.cubic).mul_(hidden).sigmoid_().mul_(hidden)
 
 
 class Int8Attention(nn.Module):
@@ -56,6 +73,8 @@ def quantise(encoder: Any) -> None:
     """Put int8 layers into the place of a `SiglipEncoder`'s own."""
     for layer in encoder.layers:
         layer.self_attn = Int8Attention(layer.self_attn)
+        if encoder.config.hidden_act == "gelu_pytorch_tanh":
+            layer.mlp.activation_fn = TanhGelu()
         layer.mlp.fc1, layer.mlp.fc2 = Int8Linear(layer.mlp.fc1), Int8Linear(layer.mlp.fc2)
 
 
@@ -79,4 +98,5 @@ def checked(pixels: Tensor) -> Tensor:
 
 def _scale(rows: Tensor) -> Tensor:
     """Of each row; shape (rows, 1)."""
-    return rows.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny * 127) / 127
+    largest = torch.maximum(rows.amax(dim=-1, keepdim=True), -rows.amin(dim=-1, keepdim=True))
+    return largest.clamp_min(torch.finfo(torch.float32).tiny * 127) / 127

@@ -20,7 +20,7 @@ from deepfake_client.preprocessing import load_image
 from deepfake_deploy.export import Precision
 from deepfake_deploy.export.contract import read_labels
 
-from loadtests.studies.serving import PRECISIONS, card_code, exported, memory_mib
+from loadtests.studies.serving import card_code, exported, memory_mib, precisions
 from loadtests.studies.table import Result, circumstances, in_turns, run_study, study_parser, tell
 from loadtests.traffic.answers import SCORE_TOLERANCE, drawn, wrong
 from loadtests.traffic.loops import answers_per_second, closed_loop, percentile
@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Result:
     python = options.environment.absolute() / "bin" / "python"
     requirements = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     absent: dict[str, str] = {}
-    with exported(options, PRECISIONS, folder) as (checkpoint, repositories):
+    with exported(options, precisions(), folder) as (checkpoint, repositories):
         known = known_answers(checkpoint, read_labels(options.repository))
 
         def visit(key: str, precision: Precision) -> list[Result]:

@@ -10,6 +10,7 @@ import os
 
 import torch
 from PIL import Image
+from torch.ao.quantization import quantize_dynamic
 from transformers import AutoImageProcessor, SiglipForImageClassification
 
 HOST, PORT = "127.0.0.1", int(os.environ["PEER_PORT"])
@@ -26,9 +27,11 @@ class Classifier:
     def __init__(self) -> None:
         torch.set_num_threads(THREADS)
         checkpoint, precision = os.environ["PEER_CHECKPOINT"], os.environ["PEER_PRECISION"]
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
         self._processor = AutoImageProcessor.from_pretrained(checkpoint)
         self._model = SiglipForImageClassification.from_pretrained(checkpoint, dtype=self._dtype).eval()
+        if precision == "int8":
+            quantize_dynamic(self._model.vision_model.encoder, {torch.nn.Linear}, inplace=True)
 
     def pixels(self, image: Image.Image | bytes) -> torch.Tensor:
         """What the model takes for one image or file of one, (3, 224, 224), normalised."""
