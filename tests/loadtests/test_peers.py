@@ -267,7 +267,7 @@ def test_without_the_peers_environment_the_run_says_so_and_compares_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(peers, "PRECISIONS", (Precision.FP32,))
+    monkeypatch.setattr(peers, "precisions", lambda: [Precision.FP32])
     monkeypatch.setattr(peers, "CALLERS", (8,))
     arguments = ["--model", str(checkpoint), "--repository", str(repository), "--rounds", "1", "--seconds", "0.6"]
     arguments += ["--environment", str(tmp_path / "none"), "--output", str(tmp_path / "out")]

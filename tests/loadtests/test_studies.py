@@ -12,7 +12,7 @@ import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
 from deepfake_deploy.export import Precision
 
-from loadtests.studies import ceiling, cost, decoding, gpu, overload, referee, tune
+from loadtests.studies import ceiling, cost, decoding, gpu, overload, referee, serving, tune
 from loadtests.studies.serving import bare_model, read_configuration
 from loadtests.studies.table import circumstances, figure, markdown_table, ratio, run_study, shown, study_parser
 from loadtests.traffic.answers import REJECTED_FULL, REJECTED_WAITED
@@ -85,19 +85,33 @@ def outcome(share: float, lead: float) -> dict[str, Any]:
     return {"served_to_bare": {"median": share}, "served_to_card": {"median": lead}}
 
 
+def found(precisions: dict[str, Any], **best_to_others: float) -> dict[str, Any]:
+    others = {other: {"median": factor} for other, factor in best_to_others.items()}
+    return {"precisions": precisions, "best": [*precisions][-1], "best_to_others": others}
+
+
 def test_a_served_model_near_the_bare_one_is_enough() -> None:
-    assert ceiling.judge({"bf16": outcome(0.96, 2.9)}, "bf16", "cpu") == []
+    assert ceiling.judge(found({"bf16": outcome(0.96, 2.9)}), "cpu") == []
 
 
 def test_a_served_model_that_loses_too_much_is_named() -> None:
-    assert ceiling.judge({"bf16": outcome(0.94, 2.9)}, "bf16", "cpu") == [
+    assert ceiling.judge(found({"bf16": outcome(0.94, 2.9)}), "cpu") == [
         "bf16: served 0.94 of the bare model, under 0.95"
     ]
 
 
 def test_the_card_is_held_against_the_best_precision_alone() -> None:
-    found = {"fp32": outcome(0.97, 1.0), "bf16": outcome(0.99, 1.78)}
-    assert ceiling.judge(found, "bf16", "cpu") == ["bf16: served 1.78 times the card's own code, under 1.8"]
+    judged = ceiling.judge(found({"fp32": outcome(0.97, 1.0), "bf16": outcome(0.99, 1.78)}), "cpu")
+    assert judged == ["bf16: served 1.78 times the card's own code, under 1.8"]
+
+
+def test_int8_is_held_against_the_others() -> None:
+    measured = {"fp32": outcome(0.97, 1.3), "bf16": outcome(0.99, 2.4), "int8": outcome(0.95, 3.4)}
+    assert ceiling.judge(found(measured, fp32=2.6, bf16=1.4), "cpu") == []
+    assert ceiling.judge(found(measured, fp32=2.59, bf16=1.39), "cpu") == [
+        "int8: served 2.59 times fp32, under 2.6",
+        "int8: served 1.39 times bf16, under 1.4",
+    ]
 
 
 @pytest.mark.slow
@@ -108,8 +122,8 @@ def test_the_ceiling_is_measured_and_its_table_written(
     monkeypatch.setattr(ceiling, "SERVED_SHARE", {"cpu": 0.0})
     monkeypatch.setattr(ceiling, "BATCHES", {"cpu": (4, 8)})
     model = ["--model", str(checkpoint), "--repository", str(repository)]
-    monkeypatch.setattr(ceiling, "PRECISIONS", (Precision.FP32,))
-    monkeypatch.setattr(ceiling, "CARD_FACTOR", 0.0)
+    monkeypatch.setattr(serving, "precisions", lambda: [Precision.FP32])
+    monkeypatch.setattr(ceiling, "CARD_FACTOR", {"fp32": 0.0})
     assert run(ceiling, tmp_path, monkeypatch, *model, "--seconds", "0.5") == 0
     found = result(tmp_path, "ceiling")["precisions"]["fp32"]
     bare, served = (found[name]["median"] for name in ("bare", "served"))
@@ -120,8 +134,8 @@ def test_the_ceiling_is_measured_and_its_table_written(
 
 
 def test_four_fifths_of_the_bare_model_are_enough_on_a_gpu() -> None:
-    assert ceiling.judge({"fp16": outcome(0.81, 2.9)}, "fp16", "cuda") == []
-    reasons = ceiling.judge({"fp16": outcome(0.79, 2.9)}, "fp16", "cuda")
+    assert ceiling.judge(found({"fp16": outcome(0.81, 2.9)}), "cuda") == []
+    reasons = ceiling.judge(found({"fp16": outcome(0.79, 2.9)}), "cuda")
     assert reasons == ["fp16: served 0.79 of the bare model, under 0.8"]
 
 
@@ -141,8 +155,8 @@ def test_the_gpus_whole_way_on_the_cpu(
     checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ceiling, "SERVED_SHARE", {"cpu": 0.0})
-    monkeypatch.setattr(ceiling, "CARD_FACTOR", 0.0)
-    monkeypatch.setattr(ceiling, "PRECISIONS", (Precision.FP32,))
+    monkeypatch.setattr(ceiling, "CARD_FACTOR", {"fp32": 0.0})
+    monkeypatch.setattr(serving, "precisions", lambda: [Precision.FP32])
     monkeypatch.setattr(ceiling, "BATCHES", {"cpu": (2,)})
     model = ["--device", "cpu", "--model", str(checkpoint), "--repository", str(repository)]
     assert run(gpu, tmp_path, monkeypatch, *model, "--seconds", "0.5", "--generators", "2") == 0
@@ -200,7 +214,7 @@ def test_the_sweep_measures_what_is_shipped_and_what_is_not(
     model = ["--model", str(checkpoint), "--repository", str(repository)]
     assert run(tune, tmp_path, monkeypatch, *model, "--seconds", "0.5") == 0
     found = result(tmp_path, "tune")
-    assert [row["factor"] for row in found["served"]] == ["as shipped", "precision"]
+    assert [row["factor"] for row in found["served"]][:2] == ["as shipped", "precision"]
     assert found["served"][0]["compute_ms"]["median"] > 0
     lines = (tmp_path / "tune.md").read_text().splitlines()
     assert sum(line.startswith("| as shipped |") for line in lines) == 1

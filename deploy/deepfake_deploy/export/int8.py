@@ -2,7 +2,7 @@
 
 Every row of activations and every output channel of the weights has a scale of its own, the largest absolute value
 over 127. With one scale for a whole batch, as in torch's own dynamic quantisation, an image's scores would depend on
-the others in its batch.
+the others in its batch. torch has deprecated its quantized tensors; these are plain ones.
 """
 
 from __future__ import annotations

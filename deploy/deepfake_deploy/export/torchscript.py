@@ -80,8 +80,8 @@ class ClassifierGraph(nn.Module):
         vision = copy.deepcopy(model.vision_model).to(self.dtype)
         self.check = None
         if precision is Precision.INT8:
-            quantise(vision.encoder)
             with _known_warnings():
+                quantise(vision.encoder)
                 self.check = torch.jit.script(checked)
         self.embeddings, self.encoder, self.post_layernorm = vision.embeddings, vision.encoder, vision.post_layernorm
         self.classifier = copy.deepcopy(model.classifier)
