@@ -114,7 +114,7 @@ def test_a_cpu_without_exact_products_is_told_at_export(checkpoint: Path, empty_
     run = subprocess.run(command, env=OLD_CPU, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 1
     assert INEXACT in run.stderr
-    assert run.stderr.count("\n") == 1
+    assert run.stderr.count("\n") == 1, run.stderr
     assert not exported_files(empty_repository)[0].exists()
 
 
