@@ -147,7 +147,11 @@ def _evaluate(
     measures = measure(sample)
     parts = [report.classification(sample, measures), report.unreadable(sample, run.folder.left_out)]
     if run.decoding != "exact":
-        parts.append(report.Part("decoding", run.decoding, f"Images were decoded with --decoding {run.decoding}"))
+        parts.append(
+            report.Part(
+                "decoding", run.decoding, f"Images were decoded with --decoding {run.decoding}, damaged ones exactly"
+            )
+        )
     rows = []
     if robustness:
         with image_bar("Classifying damaged images", sample.images * len(DAMAGES)) as advance:

@@ -26,7 +26,7 @@ DEFAULT_MODEL = "prithivMLmods/Deepfake-vs-Real-8000"
     type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto: fp16 with a CUDA device, bf16 where the CPU computes it natively, else fp32. int8: for CPUs, the fastest.",
+    help="auto: fp16 with a CUDA device, bf16 where the CPU computes it natively, else fp32. int8: the fastest for CPUs with VNNI or AMX, less exact.",
 )
 @repository_option("Model repository to write into.")
 @click.option(

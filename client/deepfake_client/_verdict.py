@@ -184,13 +184,23 @@ class VerdictLog:
         file = self._open()
         try:
             with _locked(file):  # else a line that another writer is just adding looks cut off
-                size = os.fstat(file).st_size
-                if size > 0 and os.pread(file, 1, size - 1) != b"\n":
-                    lines = b"\n" + lines  # what a full disk cut off must not run into this line
-                if os.write(file, lines) < len(lines):
-                    raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
+                if self._is_at_its_path(file):
+                    size = os.fstat(file).st_size
+                    if size > 0 and os.pread(file, 1, size - 1) != b"\n":
+                        lines = b"\n" + lines  # what a full disk cut off must not run into this line
+                    if os.write(file, lines) < len(lines):
+                        raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
+                    return
         finally:
             os.close(file)
+        self._append(lines)
+
+    def _is_at_its_path(self, file: int) -> bool:
+        """Whether the file was not rotated while its lock was waited for."""
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self._path))  # noqa: PTH116
+        except FileNotFoundError:
+            return False
 
 
 @contextmanager

@@ -140,6 +140,23 @@ def test_a_line_that_another_writer_is_just_adding_is_not_taken_for_a_torn_one(l
     assert [entry["request_id"] for entry in entries(log)] == ["other", "mine"]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_log_that_is_rotated_while_its_lock_is_waited_for_is_begun_anew(
+    log: Path, pixels: Pixels, removed: bool
+) -> None:
+    with log.open("ab") as rotating, DeepfakeClient(transport=FakeTransport(), verdict_log=log) as client:
+        fcntl.flock(rotating, fcntl.LOCK_EX)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(client.classify_pixels, pixels, request_id="mine")
+            assert not wait([waiting], timeout=0.2).done
+            rotated = log.rename(log.with_suffix(".1"))
+            if removed:
+                rotated.unlink()
+            fcntl.flock(rotating, fcntl.LOCK_UN)
+    assert [entry["request_id"] for entry in entries(log)] == ["mine"]
+    assert removed or not rotated.read_bytes()
+
+
 def test_a_log_that_another_program_does_not_let_go_gives_no_verdict(
     make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def test_the_embedded_triton_gives_equal_verdicts_one_by_one_and_in_batches(
     np.testing.assert_allclose([list(each.scores.values()) for each in together], expected, atol=1e-5)
 
 
+@pytest.mark.slow  # a process that loads torch
 def test_a_cpu_without_exact_products_is_told_at_export(checkpoint: Path, empty_repository: Path) -> None:
     arguments = ["--model", str(checkpoint), "--precision", "int8", "--repository", str(empty_repository)]
     command = [sys.executable, "-m", "deepfake_cli", "export", *arguments]

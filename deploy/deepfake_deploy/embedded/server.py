@@ -253,7 +253,7 @@ class LogReader:
             reason = match[3].split("\\n", 1)[0].strip('"; ')
             return f"a model did not load: {match[1]} version {match[2]}: {reason}"
         errors = [line for line in lines if _ERROR.match(line)]
-        return _ERROR.sub("", errors[-1]).strip(' \n"') if errors else None
+        return _ERROR.sub("", errors[-1]).split("\\n", 1)[0].strip(' \n"') if errors else None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

@@ -91,7 +91,7 @@ def checked(pixels: Tensor) -> Tensor:
     largest = pixels.new_full((64, 64), 127, dtype=torch.int8)
     if not bool((torch._int_mm(largest, largest) == 64 * 127 * 127).all()):
         raise RuntimeError(
-            "this CPU multiplies int8 inexactly (it lacks AVX512-VNNI, AVX-VNNI or AMX): export with --precision fp32"
+            "this CPU multiplies int8 inexactly (it lacks AVX512-VNNI, AVX-VNNI or AMX): export with --precision bf16 or fp32"
         )
     return pixels
 

@@ -50,7 +50,7 @@ def export_model(
     Args:
         model: Hub id, local folder, or "stand-in".
         revision: branch, tag or commit of a Hub id; None for its default branch.
-        precision: None chooses what is fastest on this machine.
+        precision: None is `--precision auto`: what is fastest on this machine, int8 aside.
         repository: model repository with the labels that the checkpoint must have.
         progress: told of each step.
         version: of the model in the repository.

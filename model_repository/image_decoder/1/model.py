@@ -28,7 +28,7 @@ class TritonPythonModel:
             max_bytes=int(parameters["max_bytes"]["string_value"]),
             max_pixels=int(parameters["max_pixels"]["string_value"]),
         )
-        self._decoding = checked_decoding(parameters["decoding"]["string_value"])
+        self._decoding = checked_decoding(parameters.get("decoding", {}).get("string_value", "exact"))
         threads = threads_of_each(config["instance_group"], _usable_cpus())
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Should this process die, Triton would stay alive, 2.51 even «ready», and fail its requests (server #7230, #8604).

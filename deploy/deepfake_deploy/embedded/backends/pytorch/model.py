@@ -51,12 +51,13 @@ class TritonPythonModel:
 
         arguments = [argument.name for argument in self._module.forward.schema.arguments if argument.name != "self"]
         self._inputs = rules.forward_order([tensor["name"] for tensor in config["input"]], arguments)
-        for tensor in config["input"]:
-            rules.torch_dtype_name("input", tensor)
         # In the order of forward()'s tuple, and never by name: two that are listed in the wrong order are swapped.
         self._output_dtypes = {
             tensor["name"]: getattr(torch, rules.torch_dtype_name("output", tensor)) for tensor in config["output"]
         }
+        # What does not fit fails here, with its reason: Triton 2.51 may crash after a failed warm-up.
+        tensors = {tensor["name"]: tensor for tensor in config["input"]}
+        self._forward([self._example(tensors[name]) for name in self._inputs])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer all requests of one dynamic batch with one forward pass.
@@ -78,9 +79,7 @@ class TritonPythonModel:
         except Exception as error:
             # One forward pass serves them all, so its failure is everyone's; the server itself goes on. Raised, it counts
             # with reason BACKEND, as LibTorch's does; as an answer to each request it would count as a success.
-            # What the TorchScript itself raises comes last, below a traceback.
-            reason = str(error).strip().rpartition("\n")[2].removeprefix("builtins.RuntimeError: ")
-            raise RuntimeError(f"PyTorch execute failure: {reason}") from None
+            raise RuntimeError(f"PyTorch execute failure: {error}") from None
         return self._responses(requests, outputs, rows if self._batching else None)
 
     def _forward(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -89,7 +88,10 @@ class TritonPythonModel:
             torch.inference_mode(self._inference_mode),
             torch.no_grad(),
         ):
-            result = self._module(*inputs)
+            try:
+                result = self._module(*inputs)
+            except torch.jit.Error as error:  # what the TorchScript itself raises comes last, below a traceback
+                raise RuntimeError(str(error).strip().rpartition("\n")[2].partition(": ")[2]) from None
         results = result if isinstance(result, tuple) else (result,)
         if len(results) < len(self._output_dtypes):
             raise rules.ConfigurationError(
@@ -115,6 +117,11 @@ class TritonPythonModel:
             tensors = [pb_utils.Tensor.from_dlpack(name, part[index]) for name, part in parts.items() if name in wanted]
             responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
         return responses
+
+    def _example(self, tensor: dict[str, Any]) -> torch.Tensor:
+        """Zeros of the shape of a configured input, 1 where it is free."""
+        shape = [1] * self._batching + [max(int(size), 1) for size in tensor["dims"]]
+        return torch.zeros(shape, dtype=getattr(torch, rules.torch_dtype_name("input", tensor)), device=self._device)
 
     @staticmethod
     def _instance_device(args: dict[str, str]) -> torch.device:
