@@ -104,6 +104,20 @@ def test_the_ratio_to_the_best_peer_is_taken_round_by_round() -> None:
     assert times["high"] == pytest.approx(4.1 / 3.1)
 
 
+@pytest.mark.parametrize(
+    ("errors", "rate", "name"), [({}, 5.0, ""), ({"wrong": 1}, 5.0, " in fp32"), ({}, 2.0, " in fp32")]
+)
+def test_a_peer_counts_at_its_best_precision_with_right_answers(errors: dict[str, int], rate: float, name: str) -> None:
+    result = made(precisions=["fp32", "int8"])
+    for row in made(ours=(6.0, 600.0), theirs=(rate, 700.0), their_errors=errors)["measured"]:
+        result["measured"].append({**row, "precision": "int8"})
+    found, times = best_peer(result, "int8", 8)
+    assert found == f"FastAPI + transformers{name}"
+    theirs = 3.0 if name else rate
+    assert times["low"] == pytest.approx(6.2 / (theirs + 0.2))
+    assert judge(result) == []
+
+
 def test_the_table_says_who_is_absent_and_what_was_measured() -> None:
     text = "\n".join(page(made()))
     row = "| FastAPI + transformers | 8 | 3.15 (3.10–3.20) | 0.76 (0.76–0.76) | 600 | 1202 (1201–1202) | 0 | 1500 |"

@@ -41,13 +41,14 @@ def failed(rounds: Rounds) -> int:
 def judge(result: Result) -> list[str]:
     """Why the embedded Triton is not ahead of every peer, from 8 callers up and by the medians of the rounds.
 
-    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. Nothing is claimed over
-    a peer that failed or is missing, nor where none was measured.
+    Ahead is: more images per second, a p99 no worse, and none of our answers wrong or missing. A peer counts at the
+    best precision up to ours in which none of its answers was. Nothing is claimed over one that has none or is
+    missing, nor where none was measured.
     """
     missed = [f"{CONTESTANTS[key.split()[0]].name}, {key.split()[1]}: {why}" for key, why in result["absent"].items()]
     compared = False
     for precision, callers, key in itertools.product(result["precisions"], result["callers"], result["contestants"]):
-        ours, theirs = (rounds_of(result, each, precision, callers) for each in (OURS, key))
+        ours, theirs = rounds_of(result, OURS, precision, callers), best_of(result, key, precision, callers)
         if ours and theirs and CONTESTANTS[key].program and callers >= FEWEST_CALLERS:
             compared = True
             where = f"{CONTESTANTS[key].name}, {precision}, {callers} callers"
@@ -67,15 +68,24 @@ def _reasons(ours: Rounds, theirs: Rounds) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
+def best_of(result: Result, key: str, precision: str, callers: int) -> Rounds:
+    """A server's rounds in its fastest precision up to this one; of those with failures only where all have some."""
+    upto = result["precisions"][: result["precisions"].index(precision) + 1]
+    found = [rounds for each in upto if (rounds := rounds_of(result, key, each, callers))]
+    right = [rounds for rounds in found if not failed(rounds)]
+    return max(right or found, key=lambda rounds: spread(rounds, "images_per_second")["median"], default={})
+
+
 def best_peer(result: Result, precision: str, callers: int) -> tuple[str, Figure] | None:
-    """The name of the fastest peer, and our images per second over its own; None where none was measured."""
+    """The fastest peer, each at its best precision up to ours, and our images per second over its own; or None."""
     peers = [key for key in result["contestants"] if CONTESTANTS[key].program]
-    found = {key: rounds for key in peers if (rounds := rounds_of(result, key, precision, callers))}
+    found = {key: rounds for key in peers if (rounds := best_of(result, key, precision, callers))}
     if not found:
         return None
     best = max(found, key=lambda key: spread(found[key], "images_per_second")["median"])
     lead = ratio(rounds_of(result, OURS, precision, callers), found[best])
-    return (CONTESTANTS[best].name, lead) if lead else None
+    at = next(iter(found[best].values()))["precision"]
+    return (CONTESTANTS[best].name if at == precision else f"{CONTESTANTS[best].name} in {at}", lead) if lead else None
 
 
 def page(result: Result) -> list[str]:
