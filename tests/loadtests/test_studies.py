@@ -22,7 +22,14 @@ from tests.support.pictures import encoded, photo_like
 from tests.support.project import ROOT
 
 RESULTS = ROOT / "loadtests" / "results"
-STUDIES = {"ceiling": ceiling, "cost": cost, "decoding": decoding, "overload": overload, "referee": referee, "tune": tune}
+STUDIES = {
+    "ceiling": ceiling,
+    "cost": cost,
+    "decoding": decoding,
+    "overload": overload,
+    "referee": referee,
+    "tune": tune,
+}
 PERF_ANALYZER = ROOT / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
 
 
