@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import psutil
-from deepfake_deploy.embedded.end_with_parent import ending_with_this_process
+from deepfake_deploy.embedded.command import ending_with_this_process
 
 from loadtests.capacity.resources import family
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_deploy.export import Precision, export_model
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.checkpoints import make_checkpoint
-from tests.support.exports import SilentProgress, copy_repository
+from tests.support.exports import copy_repository, exported_repository
 from tests.support.project import ROOT
 from tests.support.servers import running
 
@@ -50,9 +49,7 @@ def empty_repository(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's model repository with the small checkpoint exported in fp32. Not to be changed by a test."""
-    folder = copy_repository(tmp_path_factory.mktemp("served") / "model_repository")
-    export_model(str(checkpoint), None, Precision.FP32, folder, SilentProgress())
-    return folder
+    return exported_repository(checkpoint, tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")

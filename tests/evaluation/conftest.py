@@ -12,13 +12,12 @@ import pytest
 import torch
 from deepfake_client.preprocessing import to_pixels
 from deepfake_deploy.embedded import EmbeddedTriton
-from deepfake_deploy.export import Precision, export_model
 from deepfake_deploy.export.reporting import silent_transformers
 from PIL import Image
 from transformers import SiglipForImageClassification
 
 from tests.support.checkpoints import LABELS, make_checkpoint
-from tests.support.exports import SilentProgress, copy_repository
+from tests.support.exports import exported_repository
 from tests.support.pictures import photo_like
 from tests.support.servers import running
 
@@ -78,9 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's model repository with the trained checkpoint in fp32. Not to be changed by a test."""
-    folder = copy_repository(tmp_path_factory.mktemp("served") / "model_repository")
-    export_model(str(trained), None, Precision.FP32, folder, SilentProgress())
-    return folder
+    return exported_repository(trained, tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from deepfake_deploy.export import ExportError, Precision, export_model, int8_re
 from deepfake_deploy.export.int8 import Int8Linear, TanhGelu
 from torch import nn
 
-from tests.support.exports import SilentProgress, copy_repository, exported_files, load_exported
+from tests.support.exports import SilentProgress, exported_files, exported_repository, load_exported
 from tests.support.servers import running
 
 if refusal := int8_refusal():
@@ -32,9 +32,7 @@ INEXACT = "this CPU multiplies int8 inexactly"
 
 @pytest.fixture(scope="module")
 def int8_repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = copy_repository(tmp_path_factory.mktemp("int8") / "model_repository")
-    export_model(str(checkpoint), None, Precision.INT8, folder, SilentProgress())
-    return folder
+    return exported_repository(checkpoint, tmp_path_factory.mktemp("int8"), Precision.INT8)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from deepfake_deploy.export import Precision, export_model
 from deepfake_deploy.export.torchscript import deserialise
 
 from tests.support.project import ROOT
@@ -28,6 +29,13 @@ def exported_files(repository: Path) -> tuple[Path, Path]:
 def load_exported(repository: Path) -> torch.jit.ScriptModule:
     """The exported module, on the CPU."""
     return deserialise(exported_files(repository)[0].read_bytes(), torch.device("cpu"))
+
+
+def exported_repository(checkpoint: Path, folder: Path, precision: Precision = Precision.FP32) -> Path:
+    """The project's model repository below `folder`, with the checkpoint exported."""
+    repository = copy_repository(folder / "model_repository")
+    export_model(str(checkpoint), None, precision, repository, SilentProgress())
+    return repository
 
 
 def copy_repository(target: Path) -> Path:

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,3 +157,12 @@ def write_backend_directory(folder: Path, installation: Installation) -> Path:
             shutil.copy2(part, python)
     shutil.copy2(Path(__file__).parent / "backends" / "pytorch" / "model.py", pytorch)
     return folder
+
+
+def ending_with_this_process(command: Sequence[str]) -> list[str]:
+    """`command`, so started that the kernel ends it should this process be killed; from a thread that outlives it.
+
+    By util-linux's `setpriv`. What `subprocess` has for this, `preexec_fn`, runs Python between fork and exec: where
+    threads and gRPC were at work, that ended in segmentation faults.
+    """
+    return ["setpriv", "--pdeathsig", "TERM", "--", *command]

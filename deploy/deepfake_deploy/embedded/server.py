@@ -18,8 +18,14 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import IO
 
-from .command import LOOPBACK, TlsFiles, server_arguments, server_environment, write_backend_directory
-from .end_with_parent import ending_with_this_process
+from .command import (
+    LOOPBACK,
+    TlsFiles,
+    ending_with_this_process,
+    server_arguments,
+    server_environment,
+    write_backend_directory,
+)
 from .installation import EmbeddedTritonError, Installation, cuda_device_count, find_installation
 from .ports import reserved_ports, resolve
 
