@@ -25,6 +25,7 @@ from deepfake_deploy.embedded.installation import cuda_device_count
 from deepfake_deploy.export import FIRST_VERSION, MODEL_FILE, MODEL_NAME, Precision, export_model, int8_refusal
 from deepfake_deploy.export.checkpoint import open_checkpoint
 from deepfake_deploy.export.contract import read_labels
+from deepfake_deploy.export.reporting import silent_transformers
 from deepfake_deploy.export.torchscript import best_precision
 from google.protobuf import text_format
 from PIL import Image
@@ -172,8 +173,9 @@ def card_code(checkpoint: Path, device: str = "cpu") -> Callable[[bytes], list[f
     """The card's code, in fp32: the probabilities of one image file."""
     from transformers import AutoImageProcessor, SiglipForImageClassification
 
-    processor = AutoImageProcessor.from_pretrained(checkpoint)
-    model = SiglipForImageClassification.from_pretrained(checkpoint).to(device)
+    with silent_transformers():
+        processor = AutoImageProcessor.from_pretrained(checkpoint)
+        model = SiglipForImageClassification.from_pretrained(checkpoint).to(device)
 
     def probabilities(file: bytes) -> list[float]:
         inputs = processor(images=Image.open(io.BytesIO(file)).convert("RGB"), return_tensors="pt").to(device)
