@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from typing import ClassVar, Generic, TypeVar, cast
 
 from ._calls import (
@@ -95,6 +96,12 @@ class ClientBase(ABC, Generic[T]):
             self._connect = lambda: [self._open(endpoint, tls, max_connections) for endpoint in endpoints]
         elif url is None:
             given: list[T] = list(transport) if isinstance(transport, (list, tuple)) else [cast("T", transport)]
+            for each in given:
+                if iscoroutinefunction(each.close) is not iscoroutinefunction(self.close):
+                    raise InvalidArgumentError(
+                        f"{type(each).__name__} cannot carry requests of {type(self).__name__}: "
+                        "DeepfakeClient takes a Transport, AsyncDeepfakeClient an AsyncTransport"
+                    )
             self._connect = given.copy
         else:
             raise InvalidArgumentError("pass either a url or a transport, not both")
@@ -164,6 +171,10 @@ class ClientBase(ABC, Generic[T]):
             raise InvalidArgumentError("request_id names one request, and each image is one: it cannot be given here")
         self._defaults.begin(**options)
         require_several(images, self._iterations)
+
+    @abstractmethod
+    def close(self) -> object:
+        """Closes all connections."""
 
     @abstractmethod
     def _open(self, endpoint: Endpoint, tls: TLSConfig | None, max_connections: int) -> T:

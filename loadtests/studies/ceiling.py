@@ -27,7 +27,7 @@ Measurement = Callable[[], Mapping[str, float]]
 
 
 def main() -> None:
-    parser = table.study_parser(__doc__, rounds=5, seconds=12.0, model=True)
+    parser = table.study_parser(__doc__, rounds=12, seconds=8.0, model=True)
     parser.set_defaults(device="cuda" if torch.cuda.is_available() else "cpu", generators=1)
     table.run_study("ceiling", parser, measure, page)
 

@@ -347,3 +347,10 @@ def test_a_file_whose_name_has_a_colon_is_a_path(make_client: Make, fake: Fake, 
     path = tmp_path / "12:30 http:.jpg"
     path.write_bytes(PHOTO)
     assert make_client(transport=fake()).classify(str(path)).ok
+
+
+def test_the_other_clients_transport_is_refused_by_name() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^AsyncFakeTransport cannot carry requests of DeepfakeClient"):
+        DeepfakeClient(transport=[FakeTransport(), AsyncFakeTransport()])  # type: ignore[list-item]
+    with pytest.raises(InvalidArgumentError, match=r"^FakeTransport cannot carry requests of AsyncDeepfakeClient"):
+        AsyncDeepfakeClient(transport=FakeTransport())  # type: ignore[type-var]
