@@ -13,7 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -84,11 +86,14 @@ def run_study(
 
 def page_of(title: str, result: Result, *blocks: str | list[str]) -> list[str]:
     """Lines of Markdown: paragraphs and tables, and at the end what was missed."""
-    lines = [f"# {title}", "", *result["circumstances"], "[Columns and targets](../README.md#studies)."]
+    wrapped = partial(textwrap.wrap, width=120, break_long_words=False, break_on_hyphens=False)
+    lines = [f"# {title}", ""]
+    for line in (*result["circumstances"], "[Columns and targets](../README.md#studies)."):
+        lines += wrapped(line)
     for block in blocks:
-        lines += ["", *([block] if isinstance(block, str) else block)]
+        lines += ["", *(wrapped(block) if isinstance(block, str) else block)]
     if "missed" in result:
-        lines += ["", f"Targets missed: {'; '.join(result['missed']) or 'none'}."]
+        lines += ["", *wrapped(f"Targets missed: {'; '.join(result['missed']) or 'none'}.")]
     return lines
 
 
