@@ -19,6 +19,7 @@ from ._tensors import PROBABILITIES, ImageDigest, strings_in
 from ._transports.base import InferResponse, Tensor
 
 LOCK_SECONDS = 5.0
+_MOST_ROTATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +182,21 @@ class VerdictLog:
 
     def _append(self, lines: bytes) -> None:
         """Opens the file each time, since it may have been rotated; writes once, since others may write too."""
-        file = self._open()
-        try:
-            with _locked(file):  # else a line that another writer is just adding looks cut off
-                if self._is_at_its_path(file):
+        for _ in range(_MOST_ROTATIONS):
+            file = self._open()
+            try:
+                with _locked(file):  # else a line that another writer is just adding looks cut off
+                    if not self._is_at_its_path(file):
+                        continue
                     size = os.fstat(file).st_size
                     if size > 0 and os.pread(file, 1, size - 1) != b"\n":
                         lines = b"\n" + lines  # what a full disk cut off must not run into this line
                     if os.write(file, lines) < len(lines):
                         raise OSError(errno.ENOSPC, "it took only a part of a line: is the disk full?")
                     return
-        finally:
-            os.close(file)
-        self._append(lines)
+            finally:
+                os.close(file)
+        raise OSError(errno.EBUSY, f"it was replaced {_MOST_ROTATIONS} times while its lock was waited for")
 
     def _is_at_its_path(self, file: int) -> bool:
         """Whether the file was not rotated while its lock was waited for."""

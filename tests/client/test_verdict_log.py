@@ -157,6 +157,17 @@ def test_a_log_that_is_rotated_while_its_lock_is_waited_for_is_begun_anew(
     assert removed or not rotated.read_bytes()
 
 
+def test_a_log_that_is_another_file_each_time_gives_no_verdict(
+    make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that numbers its files anew each time."""
+    client = make_client(transport=fake(), verdict_log=log)
+    monkeypatch.setattr("os.path.samestat", lambda *_: False)
+    with pytest.raises(VerdictLogError, match="cannot be written: it was replaced 3 times while"):
+        client.classify_pixels(pixels)
+    assert not log.read_bytes()
+
+
 def test_a_log_that_another_program_does_not_let_go_gives_no_verdict(
     make_client: Make, fake: Fake, log: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
