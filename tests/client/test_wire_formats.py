@@ -175,6 +175,7 @@ S = grpc.StatusCode
         (S.UNAVAILABLE, "Server is stopping, scheduler for model has stopped accepting", NotReadyError, True),
         (S.NOT_FOUND, "Request for unknown model: 'm' has no available versions", NotReadyError, True),
         (S.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused", ConnectionFailedError, 1),
+        (S.UNAVAILABLE, "connections to all backends failing; last error: Unwrap failed", ConnectionFailedError, True),
         (S.UNAVAILABLE, "Socket closed", ConnectionFailedError, True),
         (S.UNAVAILABLE, "GOAWAY received", ConnectionFailedError, True),
         (S.INTERNAL, "Received RST_STREAM with error code 2", ConnectionFailedError, True),

@@ -1,15 +1,20 @@
-"""A TCP proxy that resets, delays and cuts the connections it carries; also one that ends TLS before a server."""
+"""A TCP proxy that resets, delays and cuts the connections it carries, ends TLS before a server and counts bytes."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import random
+import selectors
 import socket
 import ssl
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+_TICK_SECONDS = 0.02  # how soon a thread sees that its connection is to end
+_DEADLINE_SECONDS = 5.0  # of a handshake, and of one read or write
 
 
 @dataclass
@@ -25,118 +30,121 @@ class Mischief:
 
 
 class ChaosProxy:
-    """Carries connections from a port of its own to the server of `url`, in a thread, until it is left."""
+    """Carries connections from a port of its own to the server of `url`, in threads, until it is left."""
 
     def __init__(self, url: str, mischief: Mischief | None = None, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
-        self._target = (parts.hostname, parts.port)
-        self._scheme = parts.scheme + ("s" if tls else "")
-        self._tls = tls
+        self.target = (parts.hostname, parts.port or 0)
+        self.tls = tls
         self.mischief = mischief or Mischief()
         self.resets = 0
         self.cuts = 0
-        self.connections = 0
-        self._open: set[asyncio.StreamWriter] = set()
-        self._forgotten: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.carried_bytes = 0  # both ways, without the headers of TCP and IP
+        self._scheme = parts.scheme + ("s" if tls else "")
+        self._carried: list[_Connection] = []
+        self._ended = False
+        self._thread = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self._port}"
+        return f"{self._scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def connections(self) -> int:
+        return len(self._carried)
 
     def reset_all(self) -> None:
         """Resets every connection that is open now."""
-        asyncio.run_coroutine_threadsafe(self._reset_all(), self._loop).result()
+        is_open = [connection for connection in self._carried if connection.is_alive()]
+        self.resets += len(is_open)
+        for connection in is_open:
+            connection.doomed.set()
+        for connection in is_open:
+            connection.join(2 * _DEADLINE_SECONDS)
 
     def forget_all(self) -> None:
         """Carries nothing more over the connections that are open now, and does not say so; new ones work."""
-        self._forgotten |= self._open
+        for connection in self._carried:
+            connection.forgotten = True
 
     def __enter__(self) -> ChaosProxy:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(_TICK_SECONDS)
         self._thread.start()
-        start = asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._tls)
-        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result()
-        self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *exception: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._ended = True
         self._thread.join()
-        self._loop.close()
+        self._listener.close()
+        self.reset_all()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+    def _accept(self) -> None:
+        while not self._ended:
+            with contextlib.suppress(TimeoutError):
+                connection = _Connection(self, self._listener.accept()[0])
+                self._carried.append(connection)
+                connection.start()
+
+
+class _Connection(threading.Thread):
+    """One connection that is carried, to its end."""
+
+    def __init__(self, proxy: ChaosProxy, client: socket.socket) -> None:
+        super().__init__(daemon=True)
+        self.doomed = threading.Event()
+        self.forgotten = False
+        self._proxy = proxy
+        self._client = client
+
+    def run(self) -> None:
+        sockets = [self._client]
         try:
-            server_reader, server_writer = await asyncio.open_connection(*self._target)
+            self._client.settimeout(_DEADLINE_SECONDS)
+            if self._proxy.tls:
+                sockets[0] = self._proxy.tls.wrap_socket(self._client, server_side=True)
+            sockets.append(socket.create_connection(self._proxy.target, timeout=_DEADLINE_SECONDS))
+            self._carry(*sockets)
         except OSError:
-            _reset(writer)
-            return
-        both = [writer, server_writer]
-        self._open.update(both)
-        try:
-            await asyncio.gather(self._pump(reader, server_writer, both), self._pump(server_reader, writer, both))
+            for each in sockets:
+                with contextlib.suppress(OSError):  # RST in place of FIN, when it is closed
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         finally:
-            for each in both:
-                self._open.discard(each)
+            for each in sockets:
                 each.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: list[asyncio.StreamWriter]
-    ) -> None:
-        mischief = self.mischief
-        try:
-            while data := await reader.read(65_536):
-                if writer in self._forgotten:
-                    if mischief.resets_forgotten:
-                        for each in both:
-                            _reset(each)
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            while not self.doomed.is_set():
+                for key, _ in selector.select(_TICK_SECONDS):
+                    source, target = key.fileobj, key.data
+                    assert isinstance(source, socket.socket)
+                    if not (data := source.recv(65_536)):
                         return
-                    await asyncio.Event().wait()  # not even read
-                if mischief.source.random() < mischief.delay:
-                    await asyncio.sleep(mischief.source.uniform(0, mischief.longest_delay_seconds))
-                if mischief.source.random() < mischief.reset:
-                    self.resets += 1
-                    for each in both:
-                        _reset(each)
-                    return
-                if mischief.source.random() < mischief.cut:
-                    self.cuts += 1
-                    writer.write(data[: len(data) // 2])
-                    for each in both:
-                        each.close()
-                    return
-                writer.write(data)
-                await writer.drain()
-        except (OSError, ssl.SSLError):
-            for each in both:
-                _reset(each)
-        finally:
-            writer.close()
+                    while isinstance(source, ssl.SSLSocket) and source.pending():  # which no selector sees
+                        data += source.recv(65_536)
+                    if not self._carries(data, target):
+                        return
+        raise ConnectionResetError
 
-    async def _reset_all(self) -> None:
-        for writer in list(self._open):
-            self.resets += 1
-            _reset(writer)
-
-    async def _end(self) -> None:
-        self._server.close()
-        await self._reset_all()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # What was closed is closed by the loop's next turns; the server would wait for a connection left open.
-        await asyncio.sleep(0.05)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Closes with RST in place of FIN."""
-    raw = writer.get_extra_info("socket")
-    if raw is not None:
-        try:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            return
-    writer.transport.abort()
+    def _carries(self, data: bytes, target: socket.socket) -> bool:
+        """Whether the connection goes on after what befell this piece of data; raises ConnectionResetError."""
+        mischief = self._proxy.mischief
+        self._proxy.carried_bytes += len(data)
+        if self.forgotten:
+            if not mischief.resets_forgotten:
+                self.doomed.wait()
+            raise ConnectionResetError
+        if mischief.source.random() < mischief.delay:
+            time.sleep(mischief.source.uniform(0, mischief.longest_delay_seconds))
+        if mischief.source.random() < mischief.reset:
+            self._proxy.resets += 1
+            raise ConnectionResetError
+        if mischief.source.random() < mischief.cut:
+            self._proxy.cuts += 1
+            target.sendall(data[: len(data) // 2])
+            return False
+        target.sendall(data)
+        return True

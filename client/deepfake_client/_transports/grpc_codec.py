@@ -27,9 +27,9 @@ from .errors import from_message, not_ready, seconds_until
 
 # Of what gRPC and OpenSSL say, in lower case.
 _CONNECTION = re.compile(
-    "connection refused|connection reset|failed to connect|socket closed|broken pipe|goaway|rst_stream|stream removed|"
-    "transport closed|dns resolution failed|errors resolving|no route to host|network is unreachable|"
-    "connection timed out|recvmsg|endpoint closing|handshak"
+    "connection refused|connection reset|failed to connect|connections to all backends failing|socket closed|"
+    "broken pipe|goaway|rst_stream|stream removed|transport closed|dns resolution failed|errors resolving|no route to host|"
+    "network is unreachable|connection timed out|recvmsg|endpoint closing|handshak"
 )
 _TLS = re.compile("certificate_verify_failed|certificate verify failed|peer name|not verified|wrong_version_number")
 _OTHER_PROTOCOL = re.compile(
