@@ -39,7 +39,7 @@ class ChaosProxy:
         self.mischief = mischief or Mischief()
         self.resets = 0
         self.cuts = 0
-        self.carried_bytes = 0  # both ways, without the headers of TCP and IP
+        self.sent_bytes = self.received_bytes = 0  # to the server and from it, without the headers of TCP and IP
         self._scheme = parts.scheme + ("s" if tls else "")
         self._carried: list[_Connection] = []
         self._ended = False
@@ -125,6 +125,10 @@ class _Connection(threading.Thread):
                         return
                     while isinstance(source, ssl.SSLSocket) and source.pending():  # which no selector sees
                         data += source.recv(65_536)
+                    if target is server:
+                        self._proxy.sent_bytes += len(data)
+                    else:
+                        self._proxy.received_bytes += len(data)
                     if not self._carries(data, target):
                         return
         raise ConnectionResetError
@@ -132,7 +136,6 @@ class _Connection(threading.Thread):
     def _carries(self, data: bytes, target: socket.socket) -> bool:
         """Whether the connection goes on after what befell this piece of data; raises ConnectionResetError."""
         mischief = self._proxy.mischief
-        self._proxy.carried_bytes += len(data)
         if self.forgotten:
             if not mischief.resets_forgotten:
                 self.doomed.wait()
